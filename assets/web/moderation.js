@@ -43,7 +43,7 @@ export function actionsFor({ room, me, person, moderates, pinned }) {
     !self && shown && camera && 'stop_camera',
     !self && person.video_stopped_by && 'release_camera',
     !self && person.hand_raised_at && 'lower',
-    person.speaker_allowed === false && 'allow',
+    person.listens === true && 'allow',
     !self && person.speaker_allowed === true && !isModerator(person.role) && 'disallow',
   ];
   const all = [
@@ -116,8 +116,8 @@ export function changesOfSelf(before, after) {
   if (before.state === 'lobby' && after.state === 'in') told.push('notice.admitted');
   const ranks = [before, after].map(({ role }) => RANK.indexOf(role));
   if (ranks[1] !== ranks[0]) told.push(`notice.${ranks[1] > ranks[0] ? 'promoted' : 'demoted'}_${after.role}`);
-  if (before.speaker_allowed === false && after.speaker_allowed === true) told.push('notice.may_speak');
-  if (before.speaker_allowed === true && after.speaker_allowed === false) told.push('notice.may_not_speak');
+  if (before.listens === true && after.listens !== true) told.push('notice.may_speak');
+  if (before.listens !== true && after.listens === true) told.push('notice.may_not_speak');
   return told;
 }
 
@@ -132,7 +132,7 @@ export function refusalOf(kind, { self, room, moderates }) {
   if (kind === 'video' && self.video_stopped_by) return 'notice.camera_stays';
   if (moderates) return null;
   if (kind === 'screen') return room.who_may?.share === 'moderators' ? 'notice.may_not_share' : null;
-  if (self.speaker_allowed === false) return 'notice.listens';
+  if (self.listens === true) return 'notice.listens';
   if (kind === 'audio' && room.who_may?.unmute === 'moderators') return 'notice.may_not_unmute';
   return null;
 }

@@ -70,7 +70,7 @@ export function drawPeople(list, room, selfId, local, about) {
     const note = listed([
       self ? t(viewer ? 'people.you_watch' : 'people.you') : viewer && t('people.watches'),
       !self && person.role === 'moderator' && t('people.moderator'),
-      person.speaker_allowed === false && t('people.listens'),
+      person.listens === true && t('people.listens'),
       person.muted_by && t('people.muted_by_moderator'),
       shares && labelOf(person, 'screen'),
     ]);

@@ -97,7 +97,7 @@ test('the menu of a person has what is possible now', () => {
   for (const action of ['pin', 'write', 'rename', 'mute', 'stop_camera', 'pin_all', 'spotlight', 'make_moderator', 'remove'])
     assert.ok(bob.includes(action), action);
   assert.ok(!bob.includes('ask') && !bob.includes('lower') && !bob.includes('allow'));
-  const muted = actions({ id: 'p2', muted_by: 'p1', hand_raised_at: 'x', speaker_allowed: false });
+  const muted = actions({ id: 'p2', muted_by: 'p1', hand_raised_at: 'x', listens: true });
   for (const action of ['ask', 'release', 'lower', 'allow']) assert.ok(muted.includes(action), action);
   assert.ok(!muted.includes('mute'));
   assert.deepEqual(actions({ id: 'p2' }, { moderates: false, me: { id: 'p3' } }), ['pin', 'write']);
@@ -138,7 +138,7 @@ test('people are told what has changed for them', () => {
   assert.deepEqual(told({ ...ann, state: 'lobby' }, { state: 'in' }), ['notice.admitted']);
   assert.deepEqual(told(ann, { role: 'moderator' }), ['notice.promoted_moderator']);
   assert.deepEqual(told(ann, { role: 'viewer' }), ['notice.demoted_viewer']);
-  assert.deepEqual(told({ ...ann, speaker_allowed: false }, { speaker_allowed: true }), ['notice.may_speak']);
+  assert.deepEqual(told({ ...ann, listens: true }, { listens: undefined }), ['notice.may_speak']);
   assert.deepEqual(told(ann, { audio_muted: true }), []);
   assert.deepEqual(moderation.changesOfSelf(null, ann), []);
 });
@@ -152,7 +152,7 @@ test('a device that may not be turned on has a reason', () => {
   assert.equal(why('audio', {}, { unmute: 'moderators' }), 'notice.may_not_unmute');
   assert.equal(why('audio', {}, { unmute: 'moderators' }, true), null);
   assert.equal(why('screen', {}, { share: 'moderators' }), 'notice.may_not_share');
-  assert.equal(why('video', { speaker_allowed: false }), 'notice.listens');
+  assert.equal(why('video', { listens: true }), 'notice.listens');
 });
 
 test('the refusals of moderation are explained', () => {
