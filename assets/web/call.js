@@ -26,7 +26,7 @@ import { hideShortcuts, showShortcuts } from './shortcuts.js';
 import { follow } from './speaker.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
-import { decimal, t } from './texts.js';
+import { decimal, dotted, t } from './texts.js';
 import { startToolbar } from './toolbar.js';
 import { $, advise, announce, copy, el, icon, setIcon, setLabel, toast, withdraw } from './ui.js';
 import { drawWaiting, isWaiting } from './waiting.js';
@@ -320,7 +320,7 @@ function drawStats(stats = null) {
     rate(s.kbpsDown),
     !isStill(tier) && frames(s.fps),
   ];
-  $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
+  $('stats').textContent = dotted([...(seen || []), crowd]);
   if (!stats) return;
   const size = (width, height) => `${stats[width]}×${stats[height]}`;
   const facts = [
