@@ -2,7 +2,7 @@
 // the quality. Input: a session of commingle.js and its latest statistics.
 
 import { isStill, linkQuality, qualityLabel } from './quality.js';
-import { decimal, t } from './texts.js';
+import { decimal, dotted, t } from './texts.js';
 import { $, el } from './ui.js';
 
 const rate = (kbps) => (kbps >= 1000 ? `${decimal(kbps / 1000, 1)} Mbit/s` : `${decimal(kbps)} kbit/s`);
@@ -24,7 +24,7 @@ export function drawStats(session, last, tier, stats = null) {
     rate(s.kbpsDown),
     !isStill(tier) && frames(s.fps),
   ];
-  $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
+  $('stats').textContent = dotted([...(seen || []), crowd]);
   if (!stats) return;
   const size = (width, height) => `${stats[width]}×${stats[height]}`;
   const facts = [

@@ -43,10 +43,11 @@ export function rove(toolbar) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const now = usable();
     const at = now.indexOf(event.target.closest('button'));
+    const right = document.documentElement.dir === 'rtl' ? -1 : 1;
     const next = {
-      ArrowRight: at + 1,
+      ArrowRight: at + right,
       ArrowDown: at + 1,
-      ArrowLeft: at - 1,
+      ArrowLeft: at - right,
       ArrowUp: at - 1,
       Home: 0,
       End: now.length - 1,

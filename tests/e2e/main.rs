@@ -34,6 +34,7 @@ mod sandbox;
 mod scenario;
 mod screen;
 mod server;
+mod settings;
 mod sound;
 mod startup;
 mod turns;

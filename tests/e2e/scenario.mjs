@@ -26,6 +26,7 @@ import * as people from './scenarios/people.mjs';
 import * as relayed from './scenarios/relayed.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as screen from './scenarios/screen.mjs';
+import * as settings from './scenarios/settings.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as studio from './scenarios/studio.mjs';
 import * as uplink from './scenarios/uplink.mjs';
@@ -49,6 +50,7 @@ const scenarios = {
   ...reach,
   ...relayed,
   ...screen,
+  ...settings,
   ...sound,
   ...studio,
   ...uplink,

@@ -157,7 +157,8 @@ fn portrait() {
 
 #[test]
 fn the_javascript_unit_tests_pass() {
-    let tests = ["modules", "air", "live", "texts", "people"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
+    let names = ["modules", "air", "live", "texts", "people"];
+    let tests = names.map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
     let output = Command::new("node").arg("--test").args(tests).output().expect("`make test` installs Node.js");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,7 @@
 // The pure functions of the page, without a browser: `node --test tests/web/modules.test.mjs`.
 
 import assert from 'node:assert/strict';
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -24,6 +24,8 @@ const problems = await load('problems.js');
 const quality = await load('quality.js');
 const closeup = await load('closeup.js');
 const devices = await load('devices.js');
+const muted = await load('muted.js');
+const soundcheck = await load('soundcheck.js');
 const watched = await load('watched.js');
 const layouts = await load('layouts.js');
 
@@ -579,4 +581,52 @@ test('the tiles of a thumbnail are inside it, and overlap only for an inset', ()
       assert.equal(overlaps, kind === 'picture_in_picture' && i === 0, `${kind}: ${rects[i]}`);
     }
   }
+});
+
+test('speech while muted gives a hint, noises do not, and hints are rare', () => {
+  /** The times of the hints while the level is `level(ms)` for `ms`. */
+  const hints = (level, ms) => {
+    const detector = new muted.SpeechDetector();
+    const found = [];
+    for (let now = 0; now <= ms; now += 66) if (detector.hears(level(now), now)) found.push(now);
+    return found;
+  };
+  const speech = (now) => (now % 400 < 260 ? 0.7 : 0.1); // syllables
+  const [first, ...more] = hints(speech, 15_000);
+  assert.ok(first > 400 && first < 1500, `the hint after ${first} ms`);
+  assert.deepEqual(more, [], 'once in this time');
+  assert.ok(hints(speech, 60_000).every((at, n, all) => n === 0 || at - all[n - 1] >= 20_000));
+  assert.deepEqual(hints(() => 0.3, 20_000), [], 'a fan');
+  assert.deepEqual(hints((now) => (now % 3000 < 150 ? 0.9 : 0), 20_000), [], 'a keyboard');
+  const late = new muted.SpeechDetector();
+  assert.deepEqual([0, 5000, 10_000].map((now) => late.hears(0.9, now)), [false, false, false], 'late timers');
+});
+
+test('devices have names, and a phone turns its camera', () => {
+  const list = [
+    { deviceId: 'a', label: 'Webcam C920 (046d:082d)' },
+    { deviceId: 'b', label: '' },
+  ];
+  assert.deepEqual(devices.labelsOf(list, 'Camera'), [['a', 'Webcam C920'], ['b', 'Camera 2']]);
+  const track = (facingMode) => ({ getSettings: () => ({ facingMode }) });
+  const sides = ['user', 'environment', undefined].map((side) => devices.otherSide(track(side)));
+  assert.deepEqual(sides, ['environment', 'user', 'environment']);
+  assert.equal(devices.otherSide(undefined), 'environment');
+});
+
+test('a recording without speech is not played back', () => {
+  assert.match(soundcheck.complaintAbout(0.05), /Nothing was heard/);
+  assert.equal(soundcheck.complaintAbout(0.6), null);
+});
+
+test('the manifest names icons that exist, and the page refers to it', async () => {
+  const web = new URL('../../assets/web/', import.meta.url);
+  const manifest = JSON.parse(await readFile(new URL('manifest.webmanifest', web), 'utf8'));
+  for (const { src, sizes, type } of manifest.icons) {
+    const bytes = await readFile(new URL(src, web));
+    if (type !== 'image/png') continue;
+    assert.equal(`${bytes.readUInt32BE(16)}x${bytes.readUInt32BE(20)}`, sizes, src);
+  }
+  assert.ok(manifest.icons.some(({ purpose }) => purpose === 'maskable'));
+  assert.match(await readFile(new URL('index.html', web), 'utf8'), /rel="manifest" href="manifest.webmanifest"/);
 });
