@@ -281,7 +281,8 @@ function drawRoom() {
 /** The title of the room in place of its name. */
 function drawTitle({ title, locked }) {
   const text = title || $('room-name').dataset.room;
-  if ($('room-name').firstChild?.textContent !== text || Boolean(locked) !== Boolean($('room-name').querySelector('svg')))
+  const [name, sign] = $('room-name').childNodes;
+  if (name?.textContent !== text || Boolean(locked) !== Boolean(sign))
     $('room-name').replaceChildren(text, ...(locked ? [icon('lock')] : []));
 }
 

@@ -1,8 +1,8 @@
-// figures.js: what is received and sent, in figures and words. Owns the line of figures, their list, and the sign of the
-// quality. Input: a session of commingle.js and its latest statistics.
+// figures.js: what is received and sent, in figures and words. Owns the line of figures, their list, and the sign of
+// the quality. Input: a session of commingle.js and its latest statistics.
 
 import { isStill, linkQuality, qualityLabel } from './quality.js';
-import { decimal, t } from './texts.js';
+import { decimal, dotted, t } from './texts.js';
 import { $, el } from './ui.js';
 
 const rate = (kbps) => (kbps >= 1000 ? `${decimal(kbps / 1000, 1)} Mbit/s` : `${decimal(kbps)} kbit/s`);
@@ -12,8 +12,8 @@ const quality = (receives) =>
   [t(`call.tier_${receives.tier}`), receives.limit && t(`call.limit_${receives.limit}`)].filter(Boolean).join(': ');
 
 /**
- * Draws the figures: the line beside the controls, and the list if there are new ones. `last` are the latest statistics,
- * null without any; `tier` is the received one.
+ * Draws the figures: the line beside the controls, and the list if there are new ones. `last` are the latest
+ * statistics, null without any; `tier` is the received one.
  */
 export function drawStats(session, last, tier, stats = null) {
   const people = session.room.participants.length;
@@ -24,7 +24,7 @@ export function drawStats(session, last, tier, stats = null) {
     rate(s.kbpsDown),
     !isStill(tier) && frames(s.fps),
   ];
-  $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
+  $('stats').textContent = dotted([...(seen || []), crowd]);
   if (!stats) return;
   const size = (width, height) => `${stats[width]}×${stats[height]}`;
   const facts = [

@@ -4,7 +4,7 @@
 import { facts, fileFacts, isRunning, playable, running, title, wrongSource, wrongTarget } from './air.js';
 import { play } from './hls.js';
 import { explain } from './problems.js';
-import { dateText, t } from './texts.js';
+import { dateText, dotted, t } from './texts.js';
 import { $, announce, copy, el, icon, toast } from './ui.js';
 
 const REFRESH = 400; // ms during which several refreshes of the list are combined
@@ -140,7 +140,7 @@ export class Studio {
       set(row.name, title(output, kind));
       set(row.where, kind === 'recording' || output.kind === 'hls' ? '' : (output.url ?? ''));
       row.where.hidden = !row.where.textContent;
-      set(row.state, facts(output, kind, this.#seen.get(output) ?? now, now).join(' · '));
+      set(row.state, dotted(facts(output, kind, this.#seen.get(output) ?? now, now)));
       set(row.why, output.reason ?? '');
       row.why.hidden = !output.reason;
       node.dataset.state = output.state;
@@ -308,7 +308,7 @@ export class Studio {
     return el(
       'li',
       { class: 'file', 'data-state': file.state, 'data-file': file.file },
-      el('span', { class: 'who' }, el('b', {}, when), el('small', {}, fileFacts(file).join(' · ')), ...where),
+      el('span', { class: 'who' }, el('b', {}, when), el('small', {}, dotted(fileFacts(file))), ...where),
       tools,
       ...why,
     );

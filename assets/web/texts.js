@@ -84,6 +84,13 @@ export const decimal = (value, digits = 0) =>
 export const duration = (value, unit) =>
   value.toLocaleString(language + DIGITS, { style: 'unit', unit, unitDisplay: 'long' });
 
+/** The parts that are texts, with dots between them; parts with figures and units keep their own direction. */
+export const dotted = (parts) =>
+  parts
+    .filter(Boolean)
+    .map((part) => (RIGHT_TO_LEFT.has(language) ? `\u2068${part}\u2069` : part))
+    .join(' · ');
+
 /** The parts that are texts, as one text. */
 export const listed = (parts) => parts.filter(Boolean).join(t('texts.comma'));
 

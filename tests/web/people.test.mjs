@@ -45,7 +45,8 @@ test('messages are kept once, in the order of time, and only so many', () => {
 
 test('messages of one sender to one audience are a group', () => {
   const late = message(5, { at: '2026-12-01T02:30:00.000Z' });
-  const found = log.groups([message(1), message(2), message(3, { to: ['p2'] }), message(4, { participant: 'p2' }), late]);
+  const [third, fourth] = [message(3, { to: ['p2'] }), message(4, { participant: 'p2' })];
+  const found = log.groups([message(1), message(2), third, fourth, late]);
   assert.deepEqual(found.map((group) => group.map(({ id }) => id)), [[1, 2], [3], [4], [5]]);
   assert.deepEqual([log.isPrivate(message(1)), log.isPrivate(message(1, { to: 'moderators' }))], [false, true]);
 });
@@ -89,12 +90,20 @@ const sends = [{ kind: 'microphone' }, { kind: 'camera' }];
 const me = { id: 'p1', role: 'moderator' };
 const actions = (person, more = {}) =>
   moderation
-    .actionsFor({ room: {}, me, moderates: true, pinned: null, person: { role: 'participant', sends, ...person }, ...more })
+    .actionsFor({
+      room: {},
+      me,
+      moderates: true,
+      pinned: null,
+      person: { role: 'participant', sends, ...person },
+      ...more,
+    })
     .flat();
 
 test('the menu of a person has what is possible now', () => {
   const bob = actions({ id: 'p2' });
-  for (const action of ['pin', 'write', 'rename', 'mute', 'stop_camera', 'pin_all', 'spotlight', 'make_moderator', 'remove'])
+  const possible = 'pin write rename mute stop_camera pin_all spotlight make_moderator remove'.split(' ');
+  for (const action of possible)
     assert.ok(bob.includes(action), action);
   assert.ok(!bob.includes('ask') && !bob.includes('lower') && !bob.includes('allow'));
   const muted = actions({ id: 'p2', muted_by: 'p1', hand_raised_at: 'x', listens: true });
@@ -163,8 +172,8 @@ test('the refusals of moderation are explained', () => {
   assert.match(told('kept_out').text, /later/);
   assert.match(told('not_open_yet').text, /not open yet/);
   assert.deepEqual(told('room_over').actions, ['room']);
-  for (const code of ['proxy', 'origin', 'in_lobby', 'muted_by_moderator', 'not_allowed_to_speak', 'not_allowed_to_share',
-    'not_allowed_to_chat', 'not_allowed_to_unmute'])
+  const kinds = ['speak', 'share', 'chat', 'unmute'].map((what) => `not_allowed_to_${what}`);
+  for (const code of ['proxy', 'origin', 'in_lobby', 'muted_by_moderator', ...kinds])
     assert.notEqual(told(code).text, 'raw', code);
 });
 

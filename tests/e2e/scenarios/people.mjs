@@ -67,7 +67,7 @@ export async function page_people({ chromium, options, ask, keep }) {
   const { room } = options;
   const token = async (role, name) => `?token=${await ask(`token ${role} ${name}`)}`;
   const document_ = (page) => page.evaluate(() => window.commingle.session?.room);
-  const idOf = (page, name) => page.evaluate((wanted) => window.commingle.session.room.participants.find((p) => p.name === wanted)?.id, name);
+  const idOf = async (page, name) => (await document_(page)).participants.find((p) => p.name === name)?.id;
 
   const ann = await visit(browser, options, 'Ann', 'wide', faults, { query: await token('moderator', 'Ann') });
   await joinByForm(ann, 'Ann', room);
@@ -112,7 +112,8 @@ export async function page_people({ chromium, options, ask, keep }) {
   const message = () =>
     ann.$eval('#chat-log .group', (group) => {
       const link = group.querySelector('a');
-      return { text: group.querySelector('p').textContent, html: group.querySelector('b + b, p b'), rel: link?.rel, href: link?.href };
+      const html = group.querySelector('p b')?.outerHTML ?? null;
+      return { text: group.querySelector('p').textContent, html, rel: link?.rel, href: link?.href };
     });
   const said = await message();
   await ann.select('#chat-to', await idOf(ann, 'Ben'));
@@ -166,7 +167,8 @@ export async function page_people({ chromium, options, ask, keep }) {
     8000,
   );
   await choose(ann, 'Ben', 'Make a moderator');
-  const promoted = await until(async () => (await document_(ann)).participants.some((p) => p.name === 'Ben' && p.role === 'moderator'), 5000);
+  const roleOf = async (name) => (await document_(ann)).participants.find((p) => p.name === name)?.role;
+  const promoted = await until(async () => (await roleOf('Ben')) === 'moderator', 5000);
 
   // Removed, and kept out.
   await choose(ann, 'Zoe', 'Remove');
