@@ -99,6 +99,7 @@ async fn a_join_aborted_at_any_await_leaves_nothing_behind() {
         tier: TierChoice::Auto,
         view: ViewPatch::default(),
         bot: false,
+        identity: None,
         endpoint,
         seat: None,
     };
