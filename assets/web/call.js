@@ -2,37 +2,40 @@
 // Owns its elements while a session is bound. Does not know the lobby, and how to join.
 
 import { Badges } from './badges.js';
-import { Closeup } from './closeup.js';
 import { bindCaptions } from './captions.js';
 import { Chat } from './chat.js';
+import { Closeup } from './closeup.js';
 import { adviceInCall, Meter } from './devices.js';
-import { closeInvite, openInvite } from './invite.js';
+import { drawSignal, drawStats, linkNow } from './figures.js';
+import { closeInvite } from './invite.js';
 import { listenToKeys, rove, sureKey } from './keys.js';
 import { Layouts } from './layouts.js';
 import { closeMenu, menuIsOpen, openMenu } from './menu.js';
 import { refusalOf } from './moderation.js';
-import { hueOf, nameOf, pathOf } from './names.js';
-import { bindNotices } from './notices.js';
 import { MutedHint } from './muted.js';
+import { hueOf, nameOf } from './names.js';
+import { bindNotices } from './notices.js';
 import { Panels } from './panels.js';
+import { drawOther, drawPanel, drawPeople, drawRoster } from './people.js';
 import { perform } from './person-menu.js';
 import { endFloat } from './pip.js';
-import { drawOther, drawPanel, drawPeople, drawRoster } from './people.js';
-import { isStill, linkQuality, qualityLabel, stillNote, tierOf } from './quality.js';
+import { stillNote, tierOf } from './quality.js';
 import { bindReactions, drawReactions, reactionsAreOpen, showReactions } from './reactions.js';
 import { closeRoomSettings, drawRoomSettings, muteAll, openRoomSettings } from './room-settings.js';
 import { closeSettings, drawSettings, flip, openSettings } from './settings.js';
+import { drawInvite, share } from './share.js';
 import { hideShortcuts, showShortcuts } from './shortcuts.js';
 import { follow } from './speaker.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
-import { decimal, dotted, t } from './texts.js';
+import { t } from './texts.js';
 import { startToolbar } from './toolbar.js';
-import { $, advise, announce, copy, el, icon, setIcon, setLabel, toast, withdraw } from './ui.js';
+import { $, advise, announce, icon, setIcon, setLabel, toast, withdraw } from './ui.js';
 import { drawWaiting, isWaiting } from './waiting.js';
 
 const DEPARTURES = { removed: 'call.was_removed', lost: 'call.was_lost' };
 const HINT = 8000; // ms that the hint is shown
+
 const stage = new Stage({
   stage: $('picture'),
   mix: $('mix'),
@@ -96,7 +99,7 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   drawControls({ microphone: stream.getAudioTracks().length > 0, camera: stream.getVideoTracks().length > 0 });
   drawFull();
   drawTips();
-  drawSignal();
+  drawSignal(session, lastStats);
   // Not a button: the next key must not press it.
   $('stage').focus({ preventScroll: true, focusVisible: false });
 }
@@ -187,8 +190,8 @@ export function bind(of, signal, watched, ended) {
   on('unplugged', ({ kind }) => adviseUnplugged(kind));
   on('stats', (stats) => {
     lastStats = stats;
-    drawStats(stats);
-    drawSignal();
+    drawStats(of, lastStats, tierNow(), stats);
+    drawSignal(of, lastStats);
   });
   on('state', (detail) => {
     drawRoom();
@@ -232,7 +235,7 @@ function drawState() {
   $('stage').dataset.state = lost ? 'reconnecting' : pictured || frozen ? 'live' : 'connecting';
   const joining = t('call.joining', { room: $('room-name').dataset.room });
   $('waiting').lastElementChild.textContent = session.unreachable ? t('call.unreachable') : joining;
-  drawSignal();
+  drawSignal(session, lastStats);
 }
 
 function drawRoom() {
@@ -270,15 +273,16 @@ function drawRoom() {
   closeup.draw(tier === 'audio' || direct || upright ? null : view, room, id);
   $('call').dataset.canvas = upright ? 'upright' : 'wide';
   $('picture').style.setProperty('--ratio', canvas ? String(canvas.width / canvas.height) : '');
-  drawInvite();
+  drawInvite(session);
   drawState();
-  drawStats();
+  drawStats(session, lastStats, tier);
 }
 
 /** The title of the room in place of its name. */
 function drawTitle({ title, locked }) {
   const text = title || $('room-name').dataset.room;
-  if ($('room-name').firstChild?.textContent !== text || Boolean(locked) !== Boolean($('room-name').querySelector('svg')))
+  const [name, sign] = $('room-name').childNodes;
+  if (name?.textContent !== text || Boolean(locked) !== Boolean(sign))
     $('room-name').replaceChildren(text, ...(locked ? [icon('lock')] : []));
 }
 
@@ -300,63 +304,6 @@ function drawStill(tier, speaking) {
   if (title.textContent !== note.title) title.textContent = note.title;
   if (text.textContent !== note.text) text.textContent = note.text;
   drawRoster($('roster'), { ...session.room, speaking }, session.id, session);
-}
-
-// Statistics and quality ----------------------------------------------------------------------------------------------
-
-const rate = (kbps) => (kbps >= 1000 ? `${decimal(kbps / 1000, 1)} Mbit/s` : `${decimal(kbps)} kbit/s`);
-const frames = (fps) => t('call.fps', { fps });
-const quality = (receives) =>
-  receives?.video &&
-  [t(`call.tier_${receives.tier}`), receives.limit && t(`call.limit_${receives.limit}`)].filter(Boolean).join(': ');
-
-function drawStats(stats = null) {
-  const people = session.room.participants.length;
-  const crowd = people && t('call.crowd', { count: people });
-  const s = session.state === 'connected' ? lastStats : null;
-  const tier = tierNow();
-  const seen = s && [
-    tier === 'audio' ? t('quality.audio_only') : s.streams && t('call.streams', { count: s.streams }),
-    rate(s.kbpsDown),
-    !isStill(tier) && frames(s.fps),
-  ];
-  $('stats').textContent = dotted([...(seen || []), crowd]);
-  if (!stats) return;
-  const size = (width, height) => `${stats[width]}×${stats[height]}`;
-  const facts = [
-    ['call.receiving', t('call.receiving_streams', { streams: s?.streams || 0 })],
-    ['call.down', rate(stats.kbpsDown)],
-    ['call.up', rate(stats.kbpsUp)],
-    ['call.video', stats.width && `${size('width', 'height')} · ${frames(stats.fps)} · ${stats.codec}`],
-    ['call.quality', quality(session.self?.receives)],
-    ['call.sent', stats.sentWidth && size('sentWidth', 'sentHeight')],
-    ['call.round_trip', stats.rtt !== null && `${decimal(stats.rtt)} ms`],
-    ['call.lost', `${decimal(stats.packetsLost)} · ${decimal(stats.freezes)}`],
-  ];
-  $('received').replaceChildren(
-    ...facts.filter(([, value]) => value).flatMap(([key, value]) => [el('dt', {}, t(key)), el('dd', {}, value)]),
-  );
-}
-
-const linkNow = () =>
-  linkQuality({
-    state: session?.state ?? 'connecting',
-    unreachable: session?.unreachable,
-    direct: session?.direct,
-    tier: session?.self?.tier,
-    receives: session?.self?.receives,
-    audioReduced: session?.room?.audio_reduced,
-    stats: session?.state === 'connected' ? lastStats : null,
-  });
-
-function drawSignal() {
-  const { level, reason } = linkNow();
-  const button = $('signal');
-  const label = qualityLabel(level);
-  if (button.dataset.level !== level) button.dataset.level = level;
-  if (button.dataset.tip !== reason) button.dataset.tip = reason;
-  const said = `${label}. ${reason}`;
-  if (button.getAttribute('aria-label') !== said) button.setAttribute('aria-label', said);
 }
 
 // Controls ------------------------------------------------------------------------------------------------------------
@@ -520,36 +467,6 @@ function toggleFull() {
   else $('mix').webkitEnterFullscreen?.();
 }
 
-// Sharing -------------------------------------------------------------------------------------------------------------
-
-/** Whether the user may create invitations: a moderator by token. Without a key everybody may join by the link. */
-const mayInvite = () => ['moderator', 'operator'].includes(session?.self?.role);
-
-function drawInvite() {
-  const [label, name, glyph] = mayInvite()
-    ? [t('call.invite'), t('call.invite_room'), 'invite']
-    : [t('call.copy_link'), t('call.copy_room_link'), 'link'];
-  if ($('share').lastElementChild.textContent === label) return;
-  $('share').lastElementChild.textContent = label;
-  $('share').setAttribute('aria-label', name);
-  $('invite').lastElementChild.textContent = t(mayInvite() ? 'invite.title' : 'call.copy_the_link');
-  for (const id of ['share', 'invite']) setIcon($(id), glyph);
-}
-
-async function share() {
-  if (mayInvite()) return openInvite(session);
-  const query = new URLSearchParams(watching ? [['watch', '']] : []);
-  const link = new URL(pathOf($('room-name').dataset.room, query), location.href).href;
-  if (!(await copy(link))) {
-    if (navigator.share) navigator.share({ url: link }).catch(() => {});
-    else toast(link);
-    return;
-  }
-  setIcon($('share'), 'check');
-  toast(t('call.link_copied'));
-  setTimeout(() => setIcon($('share'), mayInvite() ? 'invite' : 'link'), 1800);
-}
-
 // Events of the page --------------------------------------------------------------------------------------------------
 
 $('mic').onclick = () => session && turn('audio', !session.microphone);
@@ -561,8 +478,8 @@ $('room-menu').onclick = () => session && openRoomMenu();
 $('settings-toggle').onclick = () => session && openSettings(session, drawLanguage);
 $('flip').onclick = () =>
   alone($('flip'), () => flip(session).catch(() => advise('video', t('settings.device_failed'))));
-$('share').onclick = $('invite').onclick = share;
-$('signal').onclick = () => toast(linkNow().reason);
+$('share').onclick = $('invite').onclick = () => share(session, watching);
+$('signal').onclick = () => toast(linkNow(session, lastStats).reason);
 $('hear').onclick = play;
 sureKey($('leave'), () => (session ? session.leave() : leaveEarly()));
 rove($('controls'));

@@ -1,4 +1,4 @@
-// caption-lines.js: which captions are visible, as pure data. Input: `caption` events and the time. Does not know the page.
+// caption-lines.js: which captions are visible, as pure data. Input: `caption` events and the time.
 
 const SHOWN = 6000; // ms after the last word
 const SPEAKERS = 2; // whose captions are visible at a time

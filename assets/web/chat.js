@@ -89,7 +89,8 @@ export class Chat {
     const refused = room.who_may?.chat === 'moderators' && !this.#moderates && to !== MODERATORS;
     const names = { [EVERYONE]: t('chat.seen_by_all'), [MODERATORS]: t('chat.seen_by_moderators') };
     const person = room.participants.find(({ id }) => id === to);
-    const who = refused ? t('chat.only_moderators') : (names[to] ?? t('chat.seen_by_one', { name: nameOf(person ?? {}) }));
+    const seen = names[to] ?? t('chat.seen_by_one', { name: nameOf(person ?? {}) });
+    const who = refused ? t('chat.only_moderators') : seen;
     if ($('chat-who').textContent !== who) $('chat-who').textContent = who;
     $('chat-form').classList.toggle('private', to !== EVERYONE);
     $('chat-text').disabled = $('chat-send').disabled = refused;

@@ -72,14 +72,14 @@ export async function join(options) {
 
 /**
  * A session in a room. An EventTarget; the payload of each event is in `detail`: `state` (connecting, connected,
- * reconnecting, left; with `reason`, `code` (`removed`, `refused` in the lobby, or `ended`), with `error` if the server
- * refused to rejoin, and with `unreachable`), `room` (the whole document), `joined`, `updated` (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost),
- * `layout` (`{ view, canvas, tiles }`), `wanted` (`{ source, width, height }`: the size at which the own source is
- * shown at most), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
- * dbov }] }`), `chat`, `hand`, `reaction`, `lobby`, `muted`, `asked_to_unmute`, `warning`, `caption`, `error` (the fields
- * of docs/api.md), `mixer`, `recording` (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`),
- * `ended`, `stats` (every second, see `stats()`), `local` (the own microphone, camera or screen changed), `unplugged`
- * (`{ kind }`: the device of a sent track is gone).
+ * reconnecting, left; with `reason`, `code` (`removed`, `refused` in the lobby, or `ended`), with `error` if the
+ * server refused to rejoin, and with `unreachable`), `room` (the whole document), `joined`, `updated` (`{ participant
+ * }`), `left` (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `wanted` (`{
+ * source, width, height }`: the size at which the own source is shown at most), `speaker` (`{ participant, speaking
+ * }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `hand`, `reaction`, `lobby`, `muted`,
+ * `asked_to_unmute`, `warning`, `caption`, `error` (the fields of docs/api.md), `mixer`, `recording` (`{ recording
+ * }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`), `ended`, `stats` (every second, see `stats()`), `local`
+ * (the own microphone, camera or screen changed), `unplugged` (`{ kind }`: the device of a sent track is gone).
  */
 export class Session extends EventTarget {
   /** The received MediaStream: the same object until the session ends. */

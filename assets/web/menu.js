@@ -8,7 +8,8 @@ const SHEET = '(max-width: 600px)'; // windows in which a menu is a sheet
 
 /**
  * An entry, or null for a line between entries. `checked` makes it a choice that is on or off.
- * @typedef {{ label: string, icon?: string, note?: string, act: () => void, danger?: boolean, checked?: boolean }} Entry
+ * @typedef {{ label: string, icon?: string, note?: string, act: () => void, danger?: boolean,
+ *   checked?: boolean }} Entry
  */
 
 /** @type {{ node: HTMLElement, button: HTMLElement, stop: AbortController } | null} */

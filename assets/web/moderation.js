@@ -1,5 +1,5 @@
 // moderation.js: what can be done about a person in the call, by whom, and the requests for it (docs/api.md,
-// "Moderation"). Pure: input is documents of the room; output is names of actions, and requests. Does not know the page.
+// "Moderation"). Pure: input is documents of the room; output is names of actions, and requests.
 
 const RANK = ['viewer', 'participant', 'moderator', 'operator'];
 
@@ -77,7 +77,10 @@ export function layoutAfter(layout, action, id) {
 export function requestFor(action, id, room) {
   const path = `/v1/rooms/{room}/participants/${id}`;
   const patch = (body) => ({ path, method: 'PATCH', body });
-  const layout = () => ({ path: '/v1/rooms/{room}', method: 'PATCH', body: { layout: layoutAfter(room.layout, action, id) } });
+  const layout = () => {
+    const body = { layout: layoutAfter(room.layout, action, id) };
+    return { path: '/v1/rooms/{room}', method: 'PATCH', body };
+  };
   const requests = {
     mute: () => patch({ audio_muted: true }),
     release: () => patch({ audio_muted: false }),

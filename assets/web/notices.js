@@ -62,7 +62,8 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
     const admit = () => perform(session, requestFor('admit', first.id, session.room));
     const one = { button: t('people.admit'), action: admit, calm: true };
     const many = { button: t('notice.show_waiting'), action: showPeople, calm: true };
-    const text = waiting.length > 1 ? t('notice.many_wait', { count: waiting.length }) : t('notice.waits', { name: nameOf(first) });
+    const alone = t('notice.waits', { name: nameOf(first) });
+    const text = waiting.length > 1 ? t('notice.many_wait', { count: waiting.length }) : alone;
     advise('waits', text, waiting.length > 1 ? many : one);
   };
   for (const type of ['room', 'lobby', 'joined', 'updated', 'left']) on(type, drawWaiting);

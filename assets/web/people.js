@@ -64,7 +64,9 @@ export function drawPeople(list, room, selfId, local, about) {
     const muted = self ? !local.microphone : isSilent(person);
     const dark = self
       ? !local.camera
-      : person.video_muted === true || Boolean(person.video_stopped_by) || !(sends(person, 'camera') || sends(person, 'screen'));
+      : person.video_muted === true ||
+        Boolean(person.video_stopped_by) ||
+        !(sends(person, 'camera') || sends(person, 'screen'));
     const speaks = speaking.has(person.id) && !muted;
     const shares = self ? local.screen : person.sends?.some((source) => source.kind === 'screen');
     const note = listed([

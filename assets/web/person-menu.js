@@ -33,7 +33,15 @@ const ICONS = {
 };
 
 /** Actions that have no visible effect for the one who asks, and say so. */
-const CONFIRMED = new Set(['ask', 'release', 'release_camera', 'make_moderator', 'make_participant', 'allow', 'disallow']);
+const CONFIRMED = new Set([
+  'ask',
+  'release',
+  'release_camera',
+  'make_moderator',
+  'make_participant',
+  'allow',
+  'disallow',
+]);
 
 /** Sends a request of moderation.js; says why if it is refused. Resolves with whether it succeeded. */
 export async function perform(session, { path, method, body = undefined }) {

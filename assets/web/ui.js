@@ -88,7 +88,8 @@ export function advise(key, text, { button = '', action = () => {}, calm = false
       action();
     };
   withdraw(key);
-  $('advice').append(el('div', { class: calm ? 'advice calm' : 'advice', 'data-key': key }, el('p', {}, text), ...act, close));
+  const attributes = { class: calm ? 'advice calm' : 'advice', 'data-key': key };
+  $('advice').append(el('div', attributes, el('p', {}, text), ...act, close));
 }
 
 /** Removes the advice of this key; without a key all. */

@@ -22,6 +22,7 @@ mod live;
 mod network;
 mod outputs;
 mod overlays;
+mod people;
 mod peers;
 mod quarantine;
 mod reach;

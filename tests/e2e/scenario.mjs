@@ -22,6 +22,7 @@ import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as reach from './scenarios/reach.mjs';
+import * as people from './scenarios/people.mjs';
 import * as relayed from './scenarios/relayed.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as screen from './scenarios/screen.mjs';
@@ -45,6 +46,7 @@ const scenarios = {
   ...network,
   ...outputs,
   ...peers,
+  ...people,
   ...reach,
   ...relayed,
   ...screen,

@@ -117,7 +117,7 @@ fn the_page_fits_phones_and_thin_tiers() {
     for step in ["join_in_view", "enlarged", "heard", "names", "speaks", "watch_link"] {
         assert_eq!(measured[step], true, "{step}: {measured}");
     }
-    assert_eq!(measured["layout"]["people"], "closed", "the list of people takes the space of the picture");
+    assert_eq!(measured["layout"]["panel"], "", "the list of people takes the space of the picture");
     assert_eq!(number(&measured, "/layout/picture_width"), 1.0, "{measured}");
     assert!(number(&measured, "/layout/unused") < 40.0, "a part of the screen is not used: {measured}");
     assert!(measured["layout"]["signal"].as_str().is_some_and(|text| text.starts_with("Connection: ")), "{measured}");
@@ -157,7 +157,8 @@ fn portrait() {
 
 #[test]
 fn the_javascript_unit_tests_pass() {
-    let tests = ["modules", "air", "live", "texts"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
+    let tests = ["modules", "air", "live", "texts", "people"]
+        .map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
     let output = Command::new("node").arg("--test").args(tests).output().expect("`make test` installs Node.js");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));

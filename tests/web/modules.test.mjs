@@ -438,7 +438,7 @@ test('an error has the advice and the delay of the server', async () => {
     ['The room is full.', 503, 7000, true],
   );
   const wrong = await server.refusal(answer(403, { title: 'Forbidden' }, { 'Retry-After': '7' }));
-  assert.deepEqual([wrong.message, wrong.retryAfter, wrong.temporary], ['Forbidden', 7000, false]);
+  assert.deepEqual([wrong.message, wrong.retryAfter, wrong.temporary], ['Forbidden', 7000, false], 'until when');
   assert.equal(
     (await server.refusal(answer(429, {}, { 'Retry-After': '86400' }))).retryAfter,
     60_000,

@@ -160,7 +160,7 @@ export async function page_phone({ chromium, options, keep }) {
     const box = (selector) => document.querySelector(selector).getBoundingClientRect();
     const [picture, closeup, controls] = ['#picture', '#closeup', '#controls'].map(box);
     return {
-      people: document.querySelector('#call').getAttribute('data-people'),
+      panel: document.querySelector('#call').getAttribute('data-panel'),
       picture_width: picture.width / innerWidth,
       unused: Math.round(controls.top - closeup.bottom + closeup.top - picture.bottom),
       signal: document.querySelector('#signal').getAttribute('aria-label'),
