@@ -14,6 +14,7 @@ pub(in crate::http) mod limits;
 mod names;
 mod origin;
 mod overlays;
+mod permissions;
 mod player;
 mod recordings;
 mod views;
