@@ -17,11 +17,13 @@ mod sessions;
 mod settings;
 mod silence;
 mod source_rate;
+mod store;
 mod task;
 mod texts;
 mod uplink;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub use self::player::{PlayerEvent, PlayerEventStream, PlayerUpdate};
 use self::sessions::Session;
 pub use self::sessions::{IfMatch, JoinEndpoint, JoinOptions, Joined, Seat, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
+use self::store::Store;
 use self::task::RoomTask;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::peer::PeerConfig;
@@ -107,6 +110,8 @@ struct Inner {
     rooms: Mutex<HashMap<RoomName, mpsc::Sender<Command>>>,
     sessions: Mutex<HashMap<String, Session>>,
     stopping: AtomicBool,
+    /// The settings of rooms that outlive the server; None: nothing is kept. Held while a document is read and written.
+    store: tokio::sync::Mutex<Option<Store>>,
 }
 
 impl Rooms {
@@ -118,8 +123,40 @@ impl Rooms {
             rooms: Mutex::default(),
             sessions: Mutex::default(),
             stopping: AtomicBool::new(false),
+            store: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Creates the rooms that are kept in this folder, and keeps those that are created from now on.
+    pub async fn restore(&self, folder: &Path) {
+        let (store, kept) = Store::open(folder);
+        *self.inner.store.lock().await = Some(store);
+        let mut rooms = self.inner.rooms.lock();
+        for (name, patch) in kept {
+            match self.spawn(&mut rooms, &name, true) {
+                Ok(room) => post(&room, Command::Input(Input::Patch(patch))),
+                Err(error) => tracing::error!(%name, %error, "a room is not restored"),
+            }
+        }
+    }
+
+    /// Keeps the settings of a room over a restart, if it exists until it is deleted. Returns its document.
+    async fn keep(
+        &self,
+        name: &RoomName,
+        room: &mpsc::Sender<Command>,
+        is_new: bool,
+    ) -> Result<RoomDocument, RoomError> {
+        let mut kept = self.inner.store.lock().await;
+        // Read under the lock: the last document that is written is the newest.
+        let document = document(room).await?;
+        if let Some(store) = kept.as_mut().filter(|store| is_new || store.contains(name))
+            && let Err(error) = tokio::task::block_in_place(|| store.keep(&document))
+        {
+            tracing::error!(%name, %error, "the settings of the room are not kept over a restart");
+        }
+        Ok(document)
     }
 
     /// Changes the settings of rooms that begin from now on. Counters, broadcasts, recordings and endings stay.
@@ -195,7 +232,7 @@ impl Rooms {
             post(&room, Command::Input(Input::Patch(patch)));
             room
         };
-        document(&room).await
+        self.keep(name, &room, true).await
     }
 
     /// Changes a room.
@@ -205,7 +242,7 @@ impl Rooms {
     pub async fn patch(&self, name: &RoomName, patch: RoomPatch) -> Result<RoomDocument, RoomError> {
         let room = self.find(name)?;
         tell(&room, Input::Patch(patch)).await?;
-        document(&room).await
+        self.keep(name, &room, false).await
     }
 
     /// Deletes a room and closes all connections in it.
@@ -213,7 +250,15 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::NoRoom`].
     pub async fn delete(&self, name: &RoomName) -> Result<(), RoomError> {
-        tell(&self.find(name)?, Input::Delete).await
+        let room = self.find(name)?;
+        let mut kept = self.inner.store.lock().await;
+        tell(&room, Input::Delete).await?;
+        if let Some(store) = kept.as_mut()
+            && let Err(error) = tokio::task::block_in_place(|| store.forget(name))
+        {
+            tracing::error!(%name, %error, "the room comes back after a restart");
+        }
+        Ok(())
     }
 
     /// The document of a participant.

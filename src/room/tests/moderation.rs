@@ -39,7 +39,7 @@ fn camera(off: bool) -> ParticipantPatch {
 
 impl Driven {
     /// Changes a participant as the task does: after the check.
-    fn change(&mut self, by: Changer, who: ParticipantId, patch: ParticipantPatch) -> Result<(), ModerationError> {
+    fn moderate(&mut self, by: Changer, who: ParticipantId, patch: ParticipantPatch) -> Result<(), ModerationError> {
         self.room.check_change(by, who, &patch)?;
         self.handle(Input::Update(by, who, patch));
         Ok(())
@@ -60,7 +60,7 @@ impl Driven {
     }
 
     /// The participants whose camera is shown in `program`.
-    fn seen(&self) -> Vec<ParticipantId> {
+    fn on_camera(&self) -> Vec<ParticipantId> {
         let scene = self.room.views.scene(&ViewName::program()).expect("always");
         scene.tiles.iter().filter(|tile| tile.source.is_some()).map(|tile| tile.participant).collect()
     }
@@ -91,25 +91,25 @@ impl Driven {
 #[test]
 fn a_moderators_mute_is_separate_from_the_participants_own() {
     let mut driven = three();
-    driven.change(Changer::Moderator(BY_CEM), ANN, audio(true)).expect("allowed");
-    driven.change(Changer::Moderator(BY_CEM), ANN, camera(true)).expect("allowed");
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, audio(true)).expect("allowed");
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, camera(true)).expect("allowed");
     let ann = driven.doc(ANN);
     assert_eq!((ann.audio_muted, ann.muted_by), (false, Some(BY_CEM)));
     assert_eq!((ann.video_muted, ann.video_stopped_by), (false, Some(BY_CEM)));
-    assert_eq!((driven.mixed(), driven.seen()), (vec![BEN, CEM], vec![BEN, CEM]));
+    assert_eq!((driven.mixed(), driven.on_camera()), (vec![BEN, CEM], vec![BEN, CEM]));
     let told: Vec<_> = driven.events().into_iter().filter(|event| matches!(event, Event::Muted { .. })).collect();
     let muted = |audio, video| Event::Muted { participant: ANN, audio, video, by: BY_CEM };
     assert_eq!(told, [&muted(true, false), &muted(true, true)]);
     // The participant can neither clear it, nor lose its own mute by it.
-    assert_eq!(driven.change(Changer::Itself, ANN, audio(false)), Err(ModerationError::MutedByModerator));
-    assert_eq!(driven.change(Changer::Itself, ANN, camera(false)), Err(ModerationError::StoppedByModerator));
-    driven.change(Changer::Itself, ANN, audio(true)).expect("one may always mute oneself");
+    assert_eq!(driven.moderate(Changer::Itself, ANN, audio(false)), Err(ModerationError::MutedByModerator));
+    assert_eq!(driven.moderate(Changer::Itself, ANN, camera(false)), Err(ModerationError::StoppedByModerator));
+    driven.moderate(Changer::Itself, ANN, audio(true)).expect("one may always mute oneself");
     let another = Moderator::Program;
-    driven.change(Changer::Moderator(another), ANN, audio(false)).expect("any moderator may clear it");
+    driven.moderate(Changer::Moderator(another), ANN, audio(false)).expect("any moderator may clear it");
     let ann = driven.doc(ANN);
     assert_eq!((ann.audio_muted, ann.muted_by), (true, None), "its own mute stays: nobody else turns it on");
     assert!(!driven.mixed().contains(&ANN));
-    driven.change(Changer::Itself, ANN, audio(false)).expect("it is free again");
+    driven.moderate(Changer::Itself, ANN, audio(false)).expect("it is free again");
     assert!(driven.mixed().contains(&ANN));
 }
 
@@ -134,21 +134,21 @@ fn all_others_are_muted_but_moderators_and_asked_one_by_one() {
 fn where_only_moderators_unmute_people_one_who_was_asked_may_do_so_once() {
     let mut driven = three();
     driven.handle(Input::Patch(patch(serde_json::json!({"who_may": {"unmute": "moderators"}}))));
-    driven.change(Changer::Itself, ANN, audio(true)).expect("muting is free");
-    assert_eq!(driven.change(Changer::Itself, ANN, audio(false)), Err(ModerationError::MayNotUnmute));
+    driven.moderate(Changer::Itself, ANN, audio(true)).expect("muting is free");
+    assert_eq!(driven.moderate(Changer::Itself, ANN, audio(false)), Err(ModerationError::MayNotUnmute));
     driven.decide(Decision::AskUnmute(ANN)).expect("it is there");
-    driven.change(Changer::Itself, ANN, audio(false)).expect("it was asked");
-    driven.change(Changer::Itself, ANN, audio(true)).expect("muting is free");
-    assert_eq!(driven.change(Changer::Itself, ANN, audio(false)), Err(ModerationError::MayNotUnmute));
-    driven.change(Changer::Itself, CEM, audio(true)).expect("moderators are free");
-    driven.change(Changer::Itself, CEM, audio(false)).expect("moderators are free");
+    driven.moderate(Changer::Itself, ANN, audio(false)).expect("it was asked");
+    driven.moderate(Changer::Itself, ANN, audio(true)).expect("muting is free");
+    assert_eq!(driven.moderate(Changer::Itself, ANN, audio(false)), Err(ModerationError::MayNotUnmute));
+    driven.moderate(Changer::Itself, CEM, audio(true)).expect("moderators are free");
+    driven.moderate(Changer::Itself, CEM, audio(false)).expect("moderators are free");
 }
 
 #[test]
 fn listeners_come_on_the_stage_and_leave_it_live() {
     let mut driven = three();
     driven.handle(Input::Patch(patch(serde_json::json!({"who_may": {"speak": "moderators"}}))));
-    assert_eq!((driven.mixed(), driven.seen(), driven.tiles()), (vec![CEM], vec![CEM], 1));
+    assert_eq!((driven.mixed(), driven.on_camera(), driven.tiles()), (vec![CEM], vec![CEM], 1));
     assert!(driven.doc(ANN).listens && !driven.doc(CEM).listens);
     let updated = |driven: &Driven, who| {
         let is = |event: &&Event| matches!(event, Event::Updated { participant } if participant.id == who);
@@ -157,12 +157,12 @@ fn listeners_come_on_the_stage_and_leave_it_live() {
     assert!(updated(&driven, ANN) && updated(&driven, BEN) && !updated(&driven, CEM), "they learn it");
     driven.effects.clear();
     let allowed = |allowed| ParticipantPatch { speaker_allowed: Some(allowed), ..Default::default() };
-    driven.change(Changer::Moderator(BY_CEM), ANN, allowed(true)).expect("allowed");
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, allowed(true)).expect("allowed");
     assert_eq!((driven.mixed(), driven.tiles()), (vec![ANN, CEM], 2));
     assert!(updated(&driven, ANN) && !driven.doc(ANN).listens);
-    driven.change(Changer::Moderator(BY_CEM), ANN, allowed(false)).expect("allowed");
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, allowed(false)).expect("allowed");
     let promoted = ParticipantPatch { role: Some(Role::Moderator), ..Default::default() };
-    driven.change(Changer::Moderator(BY_CEM), BEN, promoted).expect("allowed");
+    driven.moderate(Changer::Moderator(BY_CEM), BEN, promoted).expect("allowed");
     assert_eq!((driven.mixed(), driven.tiles()), (vec![BEN, CEM], 2));
     driven.handle(Input::Patch(patch(serde_json::json!({"who_may": {"speak": "everyone"}}))));
     assert_eq!((driven.mixed(), driven.tiles()), (vec![ANN, BEN, CEM], 3));

@@ -11,7 +11,7 @@ use super::super::routes::{Route, Scope, table};
 use super::super::{common, service};
 use super::*;
 
-fn path_of(route: &Route) -> String {
+pub(super) fn path_of(route: &Route) -> String {
     route
         .path
         .replace("{room}", "r")

@@ -15,6 +15,7 @@ mod moderation;
 mod names;
 mod origin;
 mod overlays;
+mod permissions;
 mod player;
 mod recordings;
 mod views;
