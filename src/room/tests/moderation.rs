@@ -234,7 +234,7 @@ fn who_waits_in_the_lobby_is_nowhere_in_the_room_until_admitted() {
 fn the_lobby_is_left_by_refusal_by_its_end_and_before_the_connection() {
     let mut driven = three();
     driven.handle(Input::Patch(RoomPatch { lobby: Some(true), ..Default::default() }));
-    let mut wait = |driven: &mut Driven, name: &str| {
+    let wait = |driven: &mut Driven, name: &str| {
         let id = driven.room.admit(at(0), person(name)).expect("it may wait").participant;
         driven.handle(Input::Connected(id));
         id
