@@ -80,7 +80,7 @@ impl Store {
     }
 
     fn write(&self) -> io::Result<()> {
-        let folder = self.file.parent().unwrap_or(Path::new("."));
+        let folder = self.file.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(folder)?;
         let new = self.file.with_extension("json.new");
         let mut file = File::create(&new)?;

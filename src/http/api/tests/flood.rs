@@ -51,9 +51,9 @@ async fn floods(api: &Api, address: SocketAddr, secret: &str, until: Timestamp) 
     let messages = |n: usize| {
         [
             json!({"type": "chat", "text": "x".repeat(1_900)}),
-            json!({"type": "hand", "raised": n % 2 == 0}),
+            json!({"type": "hand", "raised": n.is_multiple_of(2)}),
             json!({"type": "reaction", "emoji": "👏"}),
-            json!({"type": "update", "audio_muted": n % 2 == 0, "name": format!("Ann {n}")}),
+            json!({"type": "update", "audio_muted": n.is_multiple_of(2), "name": format!("Ann {n}")}),
         ]
     };
     let by_sockets = async {
@@ -75,7 +75,7 @@ async fn floods(api: &Api, address: SocketAddr, secret: &str, until: Timestamp) 
     let by_requests = async {
         let mut sent = 0;
         while time::now() < until {
-            let body = format!(r#"{{"hand_raised":{},"video_muted":{0}}}"#, sent % 2 == 0);
+            let body = format!(r#"{{"hand_raised":{},"video_muted":{0}}}"#, sent.is_multiple_of(2));
             api.send_json("PATCH", &own, &body).await;
             api.send_json("POST", &format!("/v1/rooms/r/chat?session={secret}"), r#"{"text":"x"}"#).await;
             sent += 2;
