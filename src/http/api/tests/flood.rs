@@ -75,7 +75,7 @@ async fn floods(api: &Api, address: SocketAddr, secret: &str, until: Timestamp) 
     let by_requests = async {
         let mut sent = 0_u64;
         while time::now() < until {
-            let body = format!(r#"{{"hand_raised":{},"video_muted":{0}}}"#, sent.is_multiple_of(2));
+            let body = format!(r#"{{"hand_raised":{},"video_muted":{0}}}"#, (sent / 2).is_multiple_of(2));
             api.send_json("PATCH", &own, &body).await;
             api.send_json("POST", &format!("/v1/rooms/r/chat?session={secret}"), r#"{"text":"x"}"#).await;
             sent += 2;
