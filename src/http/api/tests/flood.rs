@@ -73,7 +73,7 @@ async fn floods(api: &Api, address: SocketAddr, secret: &str, until: Timestamp) 
         sent
     };
     let by_requests = async {
-        let mut sent = 0_u64;
+        let mut sent = 0_usize;
         while time::now() < until {
             let body = format!(r#"{{"hand_raised":{},"video_muted":{0}}}"#, (sent / 2).is_multiple_of(2));
             api.send_json("PATCH", &own, &body).await;
