@@ -115,7 +115,8 @@ impl Caller {
         self.check_hand(id, patch)?;
         let decides = patch.role.is_some() || patch.speaker_allowed.is_some() || patch.filters.is_some();
         if decides {
-            self.require(app, room, Role::Moderator, "set `role`, `speaker_allowed` or `filters`").await?;
+            self.require(app, room, Role::Moderator, "set `role`, `speaker_allowed` or `filters`: ask a moderator")
+                .await?;
         }
         let Some(role) = patch.role else { return Ok(()) };
         if role > self.role(app, room).await || role == Role::Operator {

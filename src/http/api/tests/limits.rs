@@ -138,7 +138,7 @@ async fn the_chat_of_a_room_is_limited_over_all_its_senders() {
         format!("/v1/rooms/r/events?session={secret}")
     };
     let mut sockets = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..7 {
         let (session, _) = api.join("r").await;
         connect(&api, &session).await;
         let mut socket = open(address, &events(&session)).await.expect("it opens");
@@ -148,30 +148,45 @@ async fn the_chat_of_a_room_is_limited_over_all_its_senders() {
     // An operator without a session is limited as well.
     sockets.push(open(address, "/v1/rooms/r/events").await.expect("it opens"));
     let chat = Message::text(json!({"type": "chat", "text": "x"}).to_string());
-    let (mut sent, mut limited) = (0, 0);
-    let mut own_limits = 0;
+    // Every reader gets every message: this reads up to the answer to the own one, the detail of a refusal.
+    let write = async |socket: &mut Socket| {
+        socket.send(chat.clone()).await.expect("it is open");
+        loop {
+            let event: Value = serde_json::from_str(next(socket).await.to_text().expect("text")).expect("JSON");
+            if event["code"] == "too_many_requests" {
+                return Some(event["detail"].as_str().unwrap_or_default().to_owned());
+            }
+            if event["type"] == "chat" {
+                return None;
+            }
+        }
+    };
+    // One participant alone reaches its own limit.
+    let mut alone = sockets.remove(0);
+    let mut sent = 0;
+    let why = loop {
+        match write(&mut alone).await {
+            Some(why) => break why,
+            None => sent += 1,
+        }
+        assert!(sent < 40, "the chat of a participant has no limit");
+    };
+    assert!(sent >= 15 && !why.contains("the room"), "a burst is allowed: {sent}, {why}");
+    // All together reach that of the room before their own.
+    let mut limited = 0;
     while limited < 4 {
         for socket in &mut sockets {
-            socket.send(chat.clone()).await.expect("it is open");
-            sent += 1;
-            // Every reader gets every message: read up to the answer to the own one.
-            loop {
-                let event: Value = serde_json::from_str(next(socket).await.to_text().expect("text")).expect("JSON");
-                if event["code"] == "too_many_requests" {
-                    let of_room = event["detail"].as_str().is_some_and(|why| why.contains("the room"));
-                    limited += usize::from(of_room);
-                    own_limits += usize::from(!of_room);
-                    break;
+            match write(socket).await {
+                Some(why) => {
+                    assert!(why.contains("the room"), "{why}");
+                    limited += 1;
                 }
-                if event["type"] == "chat" {
-                    break;
-                }
+                None => sent += 1,
             }
         }
         assert!(sent < 4_000, "the chat of a room has no limit");
     }
     assert!(sent > 50, "a burst is allowed: {sent}");
-    assert!(own_limits > 0, "three participants alone do not reach the limit of the room");
     let other = api.join("other").await;
     connect(&api, &other.0).await;
     let secret = other.0.rsplit('/').next().expect("a path");
