@@ -39,7 +39,7 @@ export async function joinByForm(page, name, room) {
   await type(page, '#name', name);
   await type(page, '#room', room);
   const watches = new URL(page.url()).searchParams.has('watch');
-  if (!watches) await page.waitForSelector('#lobby-cam[aria-pressed="true"]', { timeout: 10_000 });
+  if (!watches) await page.waitForSelector('#lobby-cam[aria-pressed="true"]', { timeout: 30_000 });
   const from = performance.now();
   await page.click('#join');
   await moving(page, 20_000);

@@ -24,7 +24,7 @@ async function violations(page, place) {
 
 /** Fills the form and sends it, without waiting for the picture. */
 async function ask_in(page, name, room) {
-  await page.waitForSelector('#lobby-cam[aria-pressed="true"]', { timeout: 10_000 });
+  await page.waitForSelector('#lobby-cam[aria-pressed="true"]', { timeout: 30_000 });
   for (const [selector, value] of [['#name', name], ['#room', room]])
     await page.$eval(selector, (field, typed) => Object.assign(field, { value: typed }), value);
   await click(page, '#join');
