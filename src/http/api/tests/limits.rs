@@ -150,7 +150,9 @@ async fn the_chat_of_a_room_is_limited_over_all_its_senders() {
     let chat = Message::text(json!({"type": "chat", "text": "x"}).to_string());
     // Every reader gets every message: this reads up to the answer to the own one, the detail of a refusal.
     let write = async |socket: &mut Socket| {
-        socket.send(chat.clone()).await.expect("it is open");
+        if let Err(error) = socket.send(chat.clone()).await {
+            panic!("{error}: closed by {:?}", next(socket).await);
+        }
         loop {
             let event: Value = serde_json::from_str(next(socket).await.to_text().expect("text")).expect("JSON");
             if event["code"] == "too_many_requests" {
