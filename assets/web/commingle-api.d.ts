@@ -231,6 +231,86 @@ export interface paths {
         patch: operations["patchParticipant"];
         trace?: never;
     };
+    "/v1/rooms/{room}/participants/admit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let everyone in
+         * @description Lets all participants of the lobby in.
+         */
+        post: operations["admitAll"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/rooms/{room}/participants/mute": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Mute everyone else
+         * @description Mutes all participants below moderator but the caller.
+         */
+        post: operations["muteOthers"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/rooms/{room}/participants/{id}/admit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a participant in
+         * @description Lets a participant of the lobby in.
+         */
+        post: operations["admit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/rooms/{room}/participants/{id}/ask_unmute": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask a participant to unmute
+         * @description Ends a moderator's mute, and asks the participant to unmute.
+         */
+        post: operations["askUnmute"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/rooms/{room}/recordings": {
         parameters: {
             query?: never;
@@ -675,6 +755,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/rooms/{room}/chat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the chat
+         * @description The latest messages, as many as `rooms.chat_history`. Private messages are listed for their sender and their addressees.
+         */
+        get: operations["listChat"];
+        put?: never;
+        /**
+         * Send a chat message
+         * @description Allowed for participants; with `?session=` under its name, else under the name in the token.
+         */
+        post: operations["sendChat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -692,7 +796,7 @@ export interface components {
              * @description Stable: programs compare it. /docs/api.md#problems explains the codes.
              * @enum {string}
              */
-            code: "bad_room_name" | "needs_token" | "invalid_token" | "token_expired" | "wrong_role" | "wrong_room" | "viewer_may_not_send" | "forbidden" | "host" | "origin" | "proxy" | "room_locked" | "room_full" | "no_room" | "room_exists" | "no_key" | "too_many_joins" | "too_many_requests" | "overloaded" | "draining" | "offer" | "direction" | "fragment" | "entity_tag" | "no_session" | "event_streams" | "no_publisher" | "no_participant" | "no_view" | "too_many_views" | "view_in_use" | "no_recording" | "recording_runs" | "no_output" | "output" | "too_many_outputs" | "no_input" | "input" | "too_many_inputs" | "bad_request" | "not_found" | "method_not_allowed" | "request_timeout" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "invalid_value" | "upgrade_required" | "internal_error" | "filter" | "no_overlay" | "overlay" | "too_many_overlays" | "no_image" | "too_many_images";
+            code: "bad_room_name" | "needs_token" | "invalid_token" | "token_expired" | "wrong_role" | "wrong_room" | "viewer_may_not_send" | "forbidden" | "host" | "origin" | "proxy" | "room_locked" | "kept_out" | "in_lobby" | "not_open_yet" | "room_over" | "muted_by_moderator" | "not_allowed_to_unmute" | "not_allowed_to_chat" | "room_full" | "no_room" | "room_exists" | "no_key" | "too_many_joins" | "too_many_requests" | "overloaded" | "draining" | "offer" | "direction" | "fragment" | "entity_tag" | "no_session" | "event_streams" | "no_publisher" | "no_participant" | "no_view" | "too_many_views" | "view_in_use" | "no_recording" | "recording_runs" | "no_output" | "output" | "too_many_outputs" | "no_input" | "input" | "too_many_inputs" | "bad_request" | "not_found" | "method_not_allowed" | "request_timeout" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "invalid_value" | "upgrade_required" | "internal_error" | "filter" | "no_overlay" | "overlay" | "too_many_overlays" | "no_image" | "too_many_images";
             /** @description What the client should do. */
             detail: string;
         };
@@ -793,6 +897,8 @@ export interface components {
             speaker: components["schemas"]["ParticipantId"] | null;
             speaking: components["schemas"]["ParticipantId"][];
             participants: components["schemas"]["Participant"][];
+            /** @description The participants with raised hands, in the order in which these were raised. */
+            hands: components["schemas"]["ParticipantId"][];
             views: components["schemas"]["View"][];
             streams: components["schemas"]["Stream"][];
             /** @description Running ones and the latest ended ones. */
@@ -805,6 +911,16 @@ export interface components {
             overlays: components["schemas"]["Overlay"][];
             /** @description The uploaded images. */
             images: components["schemas"]["Image"][];
+            title?: string;
+            lobby: boolean;
+            who_may: components["schemas"]["WhoMay"];
+            max_participants?: number;
+            /** Format: date-time */
+            opens_at?: string;
+            /** Format: date-time */
+            ends_at?: string;
+            /** @description Who waits in the lobby; for moderators only, absent if empty. */
+            waiting?: components["schemas"]["Participant"][];
         };
         /** @description Absent fields do not change. */
         RoomPatch: {
@@ -812,11 +928,29 @@ export interface components {
             /** @description Replaces the theme; `{}` restores the usual look. */
             theme?: components["schemas"]["Theme"];
             locked?: boolean;
+            title?: string | null;
+            /** @description Participants wait until a moderator lets them in. */
+            lobby?: boolean;
+            who_may?: components["schemas"]["WhoMay"];
+            max_participants?: number | null;
+            /** Format: date-time */
+            opens_at?: string | null;
+            /** Format: date-time */
+            ends_at?: string | null;
         };
         RoomCreate: {
             name: components["schemas"]["RoomName"];
             layout?: components["schemas"]["Layout"];
             locked?: boolean;
+            title?: string | null;
+            /** @description Participants wait until a moderator lets them in. */
+            lobby?: boolean;
+            who_may?: components["schemas"]["WhoMay"];
+            max_participants?: number | null;
+            /** Format: date-time */
+            opens_at?: string | null;
+            /** Format: date-time */
+            ends_at?: string | null;
         };
         Participant: {
             id: components["schemas"]["ParticipantId"];
@@ -833,6 +967,11 @@ export interface components {
             bot?: boolean;
             audio_muted: boolean;
             video_muted: boolean;
+            /**
+             * Format: date-time
+             * @description Since when its hand is raised; absent if it is not.
+             */
+            hand_raised_at?: string;
             gain_db: number;
             tier: components["schemas"]["Tier"];
             /** @description The view that it asks for; for a view of its own, the derived name in the room's `views`. */
@@ -855,12 +994,24 @@ export interface components {
             };
             /** @description The filters of its sources, in the order in which they are applied; absent without any. */
             filters?: components["schemas"]["Filter"][];
+            /** @enum {string} */
+            state: "joining" | "lobby" | "in";
+            /** @description The id of a moderator's participant, or `moderator` for a program. */
+            muted_by?: string;
+            /** @description The id of a moderator's participant, or `moderator` for a program. */
+            video_stopped_by?: string;
+            /** @description It may speak although only moderators may. */
+            speaker_allowed: boolean;
+            /** @description It is neither heard nor seen, because only moderators may speak; absent otherwise. */
+            listens?: boolean;
         };
         /** @description Absent fields do not change. */
         ParticipantPatch: {
             name?: string;
             audio_muted?: boolean;
             video_muted?: boolean;
+            /** @description Raises or lowers its hand. Moderators may lower the hands of others. */
+            hand_raised?: boolean;
             gain_db?: number;
             tier?: components["schemas"]["Tier"];
             /** @description The name of an image of the room, which its tile shows instead of the initials; null for none. */
@@ -875,6 +1026,9 @@ export interface components {
             self_view?: "shown" | "hidden";
             /** @description The filters of its sources, in the order in which they are applied; for moderators. */
             filters?: components["schemas"]["FilterRequest"][];
+            role?: components["schemas"]["Role"];
+            /** @description For moderators. */
+            speaker_allowed?: boolean;
         };
         FilterRequest: {
             /** @description `blur`, `grayscale`, `chroma_key`, or one that the operator has added. */
@@ -988,7 +1142,7 @@ export interface components {
              * @description `left`: the client ended the session; `removed`: by a moderator; `lost`: the connection broke.
              * @enum {unknown}
              */
-            reason: "left" | "removed" | "lost";
+            reason: "left" | "removed" | "lost" | "over";
         };
         /** @description On the WebSocket, at most five times per second: the levels of all participants that are not silent. It has no version. */
         LevelsEvent: {
@@ -1130,6 +1284,8 @@ export interface components {
             url?: string;
             /** @description The URL of the captions as WebVTT. Absent without captions. */
             transcript?: string;
+            /** @description The URL of the chat as text. Absent without messages. */
+            chat?: string;
             /** @description The state of the upload; absent without an upload. */
             upload?: {
                 /** @enum {string} */
@@ -1294,6 +1450,36 @@ export interface components {
              * @example en
              */
             language?: string | null;
+        };
+        /** @description The addressees: participants, or the moderators. */
+        ChatTo: components["schemas"]["ParticipantId"][] | "moderators";
+        ChatRequest: {
+            text: string;
+            /** @description Absent or null for everyone. */
+            to?: components["schemas"]["ChatTo"] | null;
+        };
+        ChatMessage: {
+            /** @description Later messages have larger numbers. */
+            id: number;
+            /** Format: date-time */
+            at: string;
+            /** @description The sender; null for a program without a session. */
+            participant: components["schemas"]["ParticipantId"] | null;
+            name: string;
+            text: string;
+            /** @description Absent for everyone. */
+            to?: components["schemas"]["ChatTo"];
+        };
+        /** @description Who may do what. */
+        WhoMay: {
+            /** @enum {string} */
+            share?: "everyone" | "moderators";
+            /** @enum {string} */
+            speak?: "everyone" | "moderators";
+            /** @enum {string} */
+            chat?: "everyone" | "moderators";
+            /** @enum {string} */
+            unmute?: "everyone" | "moderators";
         };
     };
     responses: {
@@ -2212,7 +2398,10 @@ export interface operations {
     };
     removeParticipant: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description For how long the same person is kept out, in seconds. */
+                keep_out?: number;
+            };
             header?: never;
             path: {
                 room: components["parameters"]["Room"];
@@ -2233,6 +2422,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            422: components["responses"]["Unprocessable"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -2269,6 +2459,108 @@ export interface operations {
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Unprocessable"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    admitAll: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                room: components["parameters"]["Room"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    muteOthers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                room: components["parameters"]["Room"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    admit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                room: components["parameters"]["Room"];
+                id: components["parameters"]["Participant"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    askUnmute: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                room: components["parameters"]["Room"];
+                id: components["parameters"]["Participant"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -2843,6 +3135,7 @@ export interface operations {
                     "audio/ogg": unknown;
                     "application/json": unknown;
                     "text/vtt": unknown;
+                    "text/plain": unknown;
                 };
             };
             /** @description The requested range. */
@@ -2861,6 +3154,7 @@ export interface operations {
                     "video/matroska": unknown;
                     "audio/ogg": unknown;
                     "application/json": unknown;
+                    "text/plain": unknown;
                 };
             };
             /** @description The file has not changed. */
@@ -3342,6 +3636,71 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["Timeout"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Unprocessable"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    listChat: {
+        parameters: {
+            query?: {
+                /** @description The id of the last known message; only later ones are listed. */
+                after?: number;
+            };
+            header?: never;
+            path: {
+                room: components["parameters"]["Room"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description In the order in which they were sent. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatMessage"][];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    sendChat: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                room: components["parameters"]["Room"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatRequest"];
+            };
+        };
+        responses: {
+            /** @description The message was sent. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatMessage"];
+                };
             };
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
