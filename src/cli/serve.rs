@@ -158,7 +158,7 @@ async fn serve(args: &ServeArgs, mut config: Config) -> anyhow::Result<()> {
     }
     let peers = PeerConfig::new(mux).context("cannot start the threads for viewers")?;
     let rooms = Rooms::new(settings, peers);
-    rooms.restore(Path::new(&config.data.dir)).await;
+    rooms.restore(Path::new(&config.data.dir));
     tokio::spawn(rooms.clone().follow(library.changes()));
     let app = App::new(&config, rooms.clone(), library.clone(), metrics, ice_servers);
     let fingerprint = tls.as_ref().and_then(Tls::fingerprint).map(str::to_owned);

@@ -30,7 +30,7 @@ mod presence;
 pub mod quarantine;
 mod schedule;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod traffic;
 mod updates;
 mod view_budget;

@@ -185,7 +185,7 @@ impl Person {
 }
 
 impl Room {
-    /// Applies the rules of the room to all participants; returns those for whom they have changed.
+    /// Applies the rules of the room to all participants.
     pub(super) fn apply_rules(&mut self) {
         let who_may = self.who_may;
         for person in self.people.values_mut() {

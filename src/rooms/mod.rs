@@ -23,6 +23,7 @@ mod texts;
 mod uplink;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,8 +111,8 @@ struct Inner {
     rooms: Mutex<HashMap<RoomName, mpsc::Sender<Command>>>,
     sessions: Mutex<HashMap<String, Session>>,
     stopping: AtomicBool,
-    /// The settings of rooms that outlive the server; None: nothing is kept. Held while a document is read and written.
-    store: tokio::sync::Mutex<Option<Store>>,
+    /// The settings of rooms that outlive the server; None: nothing is kept.
+    store: Mutex<Option<Store>>,
 }
 
 impl Rooms {
@@ -123,15 +124,15 @@ impl Rooms {
             rooms: Mutex::default(),
             sessions: Mutex::default(),
             stopping: AtomicBool::new(false),
-            store: tokio::sync::Mutex::default(),
+            store: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
     /// Creates the rooms that are kept in this folder, and keeps those that are created from now on.
-    pub async fn restore(&self, folder: &Path) {
+    pub fn restore(&self, folder: &Path) {
         let (store, kept) = Store::open(folder);
-        *self.inner.store.lock().await = Some(store);
+        *self.inner.store.lock() = Some(store);
         let mut rooms = self.inner.rooms.lock();
         for (name, patch) in kept {
             match self.spawn(&mut rooms, &name, true) {
@@ -148,15 +149,19 @@ impl Rooms {
         room: &mpsc::Sender<Command>,
         is_new: bool,
     ) -> Result<RoomDocument, RoomError> {
-        let mut kept = self.inner.store.lock().await;
-        // Read under the lock: the last document that is written is the newest.
         let document = document(room).await?;
-        if let Some(store) = kept.as_mut().filter(|store| is_new || store.contains(name))
-            && let Err(error) = tokio::task::block_in_place(|| store.keep(&document))
-        {
-            tracing::error!(%name, %error, "the settings of the room are not kept over a restart");
-        }
+        self.write_store(name, "the settings of the room are not kept over a restart", |store| {
+            if is_new || store.contains(name) { store.keep(&document) } else { Ok(()) }
+        });
         Ok(document)
+    }
+
+    /// Changes the store if there is one. Blocks until the change is on the disk; a failure is only logged.
+    fn write_store(&self, name: &RoomName, failure: &str, write: impl FnOnce(&mut Store) -> io::Result<()>) {
+        let written = tokio::task::block_in_place(|| self.inner.store.lock().as_mut().map_or(Ok(()), write));
+        if let Err(error) = written {
+            tracing::error!(%name, %error, "{failure}");
+        }
     }
 
     /// Changes the settings of rooms that begin from now on. Counters, broadcasts, recordings and endings stay.
@@ -251,14 +256,9 @@ impl Rooms {
     /// [`RoomError::NoRoom`].
     pub async fn delete(&self, name: &RoomName) -> Result<(), RoomError> {
         let room = self.find(name)?;
-        let mut kept = self.inner.store.lock().await;
-        tell(&room, Input::Delete).await?;
-        if let Some(store) = kept.as_mut()
-            && let Err(error) = tokio::task::block_in_place(|| store.forget(name))
-        {
-            tracing::error!(%name, %error, "the room comes back after a restart");
-        }
-        Ok(())
+        // First, so that no later change of the room that ends keeps it.
+        self.write_store(name, "the room comes back after a restart", |store| store.forget(name));
+        tell(&room, Input::Delete).await
     }
 
     /// The document of a participant.

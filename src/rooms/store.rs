@@ -25,6 +25,8 @@ const SETTINGS: [&str; 9] =
 pub(super) struct Store {
     file: PathBuf,
     rooms: BTreeMap<String, Map<String, Value>>,
+    /// The version of the newest document of each room that was kept since the start.
+    versions: BTreeMap<String, u64>,
 }
 
 impl Store {
@@ -39,7 +41,7 @@ impl Store {
             }
             BTreeMap::new()
         });
-        let mut store = Self { file, rooms };
+        let mut store = Self { file, rooms, versions: BTreeMap::new() };
         let mut restored = Vec::new();
         store.rooms.retain(|name, settings| match parse(name, settings) {
             Ok(room) => {
@@ -59,11 +61,17 @@ impl Store {
         self.rooms.contains_key(&name.to_string())
     }
 
-    /// Keeps the settings of a room. Blocks until they are on the disk.
+    /// Keeps the settings of a room, unless a newer document was kept before: documents of two changes at once may
+    /// arrive in either order. Blocks until the settings are on the disk.
     pub(super) fn keep(&mut self, room: &RoomDocument) -> io::Result<()> {
         let Value::Object(mut settings) = serde_json::to_value(room)? else { return Ok(()) };
         settings.retain(|name, _| SETTINGS.contains(&name.as_str()));
         let name = room.name.to_string();
+        let newest = self.versions.entry(name.clone()).or_default();
+        if room.version < *newest {
+            return Ok(());
+        }
+        *newest = room.version;
         if self.rooms.get(&name) == Some(&settings) {
             return Ok(());
         }
@@ -73,6 +81,7 @@ impl Store {
 
     /// Forgets a room. Blocks until the disk has forgotten it.
     pub(super) fn forget(&mut self, name: &RoomName) -> io::Result<()> {
+        self.versions.remove(&name.to_string());
         match self.rooms.remove(&name.to_string()) {
             Some(_) => self.write(),
             None => Ok(()),
@@ -115,6 +124,10 @@ fn parse(name: &str, settings: &Map<String, Value>) -> Result<(RoomName, RoomPat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::chat::Reader;
+    use crate::room::tests::settings;
+    use crate::room::{Input, Room};
+    use crate::time::Timestamp;
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().expect("a folder")
@@ -137,6 +150,20 @@ mod tests {
         assert_eq!((name.to_string().as_str(), patch.locked, rooms.len()), ("a", Some(true), 1));
         assert_eq!(patch.title, Some(Some("Weekly".to_owned())));
         assert!(store.contains(name));
+    }
+
+    #[test]
+    fn an_older_document_does_not_replace_a_newer_one() {
+        let folder = folder();
+        let (mut store, _) = Store::open(folder.path());
+        let mut room = Room::new(settings(10), Timestamp::ZERO);
+        let older = room.document_for(Reader::default());
+        let locked = RoomPatch { locked: Some(true), ..RoomPatch::default() };
+        room.handle(Timestamp::ZERO, Input::Patch(locked));
+        store.keep(&room.document_for(Reader::default())).expect("written");
+        store.keep(&older).expect("nothing to write");
+        let (_, rooms) = Store::open(folder.path());
+        assert_eq!(rooms.first().expect("a room").1.locked, Some(true));
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl UplinkCounters {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "source_packets_unrouted",
-            "RTP packets of participants dropped: they belong to no source, or the room has no mixer",
+            "RTP packets of participants dropped: they belong to no source, their sender waits in the lobby, or the room has \
+             no mixer",
             self.unrouted.clone(),
         );
         registry.register(
@@ -188,6 +189,7 @@ impl Uplink {
 impl SourceSink for Uplink {
     fn packet(&self, _mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket) {
         if self.held.load(Ordering::Relaxed) {
+            self.counters.unrouted.inc();
             return;
         }
         let link = self.link.load();

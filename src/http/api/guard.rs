@@ -48,9 +48,7 @@ impl Caller {
             (None, None) => Actor::network(self.address),
         }
     }
-}
 
-impl Caller {
     /// Whether the room has a lobby and the caller was not let in. A token below moderator is not enough: its bearer has
     /// to join, and its session was let in.
     pub(super) async fn is_outside(&self, app: &App, room: &RoomName) -> bool {

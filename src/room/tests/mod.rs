@@ -32,7 +32,7 @@ use crate::tier::{Ladder, Limit};
 
 const LINGER: Duration = Duration::from_secs(5);
 
-fn settings(max: usize) -> RoomSettings {
+pub(crate) fn settings(max: usize) -> RoomSettings {
     RoomSettings {
         filters: Arc::new(crate::filter::Catalog::shipped()),
         name: "test".parse().expect("a name"),

@@ -114,7 +114,7 @@ async fn every_route_is_open_to_exactly_the_callers_of_the_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_created_room_keeps_its_settings_over_a_restart() {
     let first = Api::new();
-    first.app.rooms().restore(first.data.path()).await;
+    first.app.rooms().restore(first.data.path());
     let created = first.send_json("POST", "/v1/rooms", r#"{"name":"kept","locked":true,"title":"Weekly"}"#).await;
     assert_eq!(created.status, 201, "{created:?}");
     let deleted = first.send_json("POST", "/v1/rooms", r#"{"name":"deleted"}"#).await;
@@ -123,7 +123,7 @@ async fn a_created_room_keeps_its_settings_over_a_restart() {
     assert_eq!(changed.status, 200, "{changed:?}");
     first.send("DELETE", "/v1/rooms/deleted", &[], "").await;
     let second = Api::new();
-    second.app.rooms().restore(first.data.path()).await;
+    second.app.rooms().restore(first.data.path());
     let kept = second.get("/v1/rooms/kept").await.json();
     assert_eq!((&kept["locked"], &kept["lobby"], &kept["title"]), (&json!(true), &json!(true), &Value::Null));
     second.get("/v1/rooms/deleted").await.problem(404);
