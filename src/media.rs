@@ -45,6 +45,9 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Camera, Self::Screen, Self::Microphone];
+
     /// Audio or video.
     pub const fn kind(self) -> Kind {
         match self {

@@ -62,6 +62,11 @@ impl WallTime {
         Self(micros)
     }
 
+    /// The date this much later.
+    pub const fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by.as_micros() as u64))
+    }
+
     /// From an earlier date to this one; None if the other one is later.
     pub fn since(self, earlier: Self) -> Option<Duration> {
         self.0.checked_sub(earlier.0).map(Duration::from_micros)

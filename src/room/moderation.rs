@@ -13,6 +13,7 @@ use super::chat::Readers;
 use super::document::{Event, LeaveReason, ParticipantPatch, Role};
 use super::{Effect, Person, Room};
 use crate::id::ParticipantId;
+use crate::media::{Kind, SourceKind};
 use crate::time::Timestamp;
 
 /// Longest time for which somebody is kept out: 30 days.
@@ -21,7 +22,7 @@ pub const KEEP_OUT_MAX: Duration = Duration::from_secs(30 * 86_400);
 const KEPT_OUT_MAX: usize = 1_000;
 
 /// Who a joiner is, to recognize the same person: derived from the token, else from address and name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity(pub u64);
 
 /// A moderator.
@@ -111,6 +112,33 @@ pub(super) struct Decided {
     pub(super) listens: bool,
     /// By the rules of the room its screen is not shown.
     pub(super) no_screen: bool,
+    /// What recordings of its tracks do not get.
+    withheld: Withheld,
+}
+
+/// The kinds of a participant's sources that are kept from recordings of its tracks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Withheld(u8);
+
+impl Withheld {
+    /// Of [`Self::bits`].
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// As bits, for an atomic.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether sources of this kind are withheld.
+    pub const fn contains(self, kind: SourceKind) -> bool {
+        self.0 & (1 << kind as u8) != 0
+    }
+
+    const fn with(self, kind: SourceKind, is_withheld: bool) -> Self {
+        Self(self.0 | ((is_withheld as u8) << kind as u8))
+    }
 }
 
 /// A decision about participants.
@@ -160,6 +188,12 @@ impl KeptOut {
         self.0.insert(who, until);
     }
 
+    /// Each who is kept out, with the time that is left.
+    fn all(&self, now: Timestamp) -> impl Iterator<Item = (Identity, Duration)> {
+        let kept = self.0.iter().filter(move |(_, until)| **until > now);
+        kept.map(move |(who, until)| (*who, until.since(now)))
+    }
+
     /// For how long somebody is still kept out.
     pub(super) fn left(&self, who: Identity, now: Timestamp) -> Option<Duration> {
         self.0.get(&who).filter(|until| **until > now).map(|until| until.since(now))
@@ -193,6 +227,28 @@ impl Room {
             let restricted = |permitted| permitted == Permitted::Moderators && !is_moderator;
             person.decided.listens = restricted(who_may.speak) && !person.decided.speaker_allowed;
             person.decided.no_screen = person.decided.listens || restricted(who_may.share);
+        }
+        self.withhold();
+    }
+
+    /// Keeps what moderators do not allow from recordings of tracks, since a client may go on sending it.
+    fn withhold(&mut self) {
+        for (id, person) in &mut self.people {
+            let Decided { muted_by, video_stopped_by, listens, no_screen, withheld: before, .. } = person.decided;
+            let withheld = Withheld::default()
+                .with(SourceKind::Microphone, listens || muted_by.is_some())
+                .with(SourceKind::Camera, listens || video_stopped_by.is_some())
+                .with(SourceKind::Screen, no_screen);
+            if withheld == before {
+                continue;
+            }
+            person.decided.withheld = withheld;
+            self.effects.push_back(Effect::Withhold(*id, withheld));
+            // A picture that was withheld has no predecessor in the recording.
+            let resumes =
+                |kind: SourceKind| kind.kind() == Kind::Video && before.contains(kind) && !withheld.contains(kind);
+            let resumed = person.sources.iter().filter(|source| resumes(source.kind));
+            self.effects.extend(resumed.map(|source| Effect::Keyframe(*id, source.id)));
         }
     }
 
@@ -263,6 +319,18 @@ impl Room {
         let (audio, video) = told(decided);
         if told(&before) != (audio, video) {
             self.emit(|_| Event::Muted { participant, audio, video, by: moderator });
+        }
+    }
+
+    /// Those who are kept out, with the time that is left.
+    pub fn kept_out(&self, now: Timestamp) -> Vec<(Identity, Duration)> {
+        self.kept_out.all(now).collect()
+    }
+
+    /// Keeps these out for so long, as a room did before a restart.
+    pub fn keep_out(&mut self, now: Timestamp, those: &[(Identity, Duration)]) {
+        for (who, left) in those {
+            self.kept_out.add(*who, now + (*left).min(KEEP_OUT_MAX), now);
         }
     }
 

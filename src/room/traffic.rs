@@ -11,7 +11,7 @@ use super::direct::{DirectEvent, DirectMessage};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
 use super::emoji::Emoji;
 use super::inputs::InputEvent;
-use super::moderation::{Changer, Identity};
+use super::moderation::{Changer, Identity, Withheld};
 use super::outputs::OutputEvent;
 use super::quarantine::QuarantineReason;
 use super::view_request::{ViewError, ViewPatch};
@@ -217,6 +217,8 @@ pub enum Effect {
     StopInput(InputId),
     /// Hold the packets of a participant, or let them through.
     Hold(ParticipantId, bool),
+    /// Keep these kinds of a participant's sources from recordings of tracks.
+    Withhold(ParticipantId, Withheld),
     /// Close the connection of a participant.
     Close(ParticipantId),
     /// A participant's source of this kind is isolated: to be logged and counted.

@@ -2,6 +2,8 @@
 //!
 //! Owns: [`Command`], and the relay of a peer's events. Does not know: what a room does with them ([`super::task`]).
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::inputs::{self, PlannedInput};
@@ -17,7 +19,7 @@ use crate::process::Loss;
 use crate::room::chat::{ChatError, ChatMessage, ChatRequest, Reader, Sender};
 use crate::room::document::{Audience, ParticipantDocument, ParticipantPatch, RoomDocument, ViewSettingsDocument};
 use crate::room::lobby::Door;
-use crate::room::moderation::{Changer, Decision, ModerationError, Moderator};
+use crate::room::moderation::{Changer, Decision, Identity, ModerationError, Moderator};
 use crate::room::view_request::{ViewError, ViewRequest};
 use crate::room::{Admission, Input, Refusal};
 
@@ -57,6 +59,10 @@ pub(super) enum Command {
         Box<ParticipantPatch>,
         oneshot::Sender<Result<Option<ParticipantDocument>, RoomError>>,
     ),
+    /// Those who are kept out, with the time that is left.
+    KeptOut(oneshot::Sender<Vec<(Identity, Duration)>>),
+    /// Keep these out for so long, after a restart.
+    KeepOut(Vec<(Identity, Duration)>),
     /// Carry out a moderator's decision.
     Decide(Moderator, Decision, oneshot::Sender<Result<(), ModerationError>>),
     /// The document of a view.

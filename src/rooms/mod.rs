@@ -45,7 +45,7 @@ pub use self::player::{PlayerEvent, PlayerEventStream, PlayerUpdate};
 use self::sessions::Session;
 pub use self::sessions::{IfMatch, JoinEndpoint, JoinOptions, Joined, Seat, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
-use self::store::Store;
+use self::store::{Restored, Store};
 use self::task::RoomTask;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::peer::PeerConfig;
@@ -64,6 +64,7 @@ use crate::room::moderation::{Changer, Decision, Moderator};
 use crate::room::outputs::OutputEvent;
 use crate::room::view_request::ViewRequest;
 use crate::room::{Input, Refusal};
+use crate::time;
 
 /// Longest time for a room's task to take or answer a command. It usually takes microseconds.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -131,12 +132,15 @@ impl Rooms {
 
     /// Creates the rooms that are kept in this folder, and keeps those that are created from now on.
     pub fn restore(&self, folder: &Path) {
-        let (store, kept) = Store::open(folder);
+        let (store, kept) = Store::open(folder, time::wall());
         *self.inner.store.lock() = Some(store);
         let mut rooms = self.inner.rooms.lock();
-        for (name, patch) in kept {
+        for Restored { name, patch, kept_out } in kept {
             match self.spawn(&mut rooms, &name, true) {
-                Ok(room) => post(&room, Command::Input(Input::Patch(patch))),
+                Ok(room) => {
+                    post(&room, Command::Input(Input::Patch(patch)));
+                    post(&room, Command::KeepOut(kept_out));
+                }
                 Err(error) => tracing::error!(%name, %error, "a room is not restored"),
             }
         }
@@ -158,6 +162,9 @@ impl Rooms {
 
     /// Changes the store if there is one. Blocks until the change is on the disk; a failure is only logged.
     fn write_store(&self, name: &RoomName, failure: &str, write: impl FnOnce(&mut Store) -> io::Result<()>) {
+        if self.inner.store.lock().is_none() {
+            return;
+        }
         let written = tokio::task::block_in_place(|| self.inner.store.lock().as_mut().map_or(Ok(()), write));
         if let Err(error) = written {
             tracing::error!(%name, %error, "{failure}");
@@ -218,7 +225,15 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::NoRoom`], [`RoomError::Moderation`].
     pub async fn decide(&self, name: &RoomName, by: Moderator, decision: Decision) -> Result<(), RoomError> {
-        Ok(ask(&self.find(name)?, |reply| Command::Decide(by, decision, reply)).await??)
+        let room = self.find(name)?;
+        ask(&room, |reply| Command::Decide(by, decision, reply)).await??;
+        if matches!(decision, Decision::Remove(_, keep_out) if !keep_out.is_zero()) {
+            let kept_out = ask(&room, Command::KeptOut).await?;
+            self.write_store(name, "the removed person may join again after a restart", |store| {
+                store.keep_out(name, &kept_out, time::wall())
+            });
+        }
+        Ok(())
     }
 
     /// Creates a room that exists until it is deleted.

@@ -1,37 +1,68 @@
-//! The settings of rooms that exist until they are deleted, over a restart of the server.
+//! The settings of rooms that exist until they are deleted, and who is kept out of them, over a restart of the server.
 //!
 //! Owns: the file `rooms.json` in the data folder. Does not know: what settings mean, running rooms. In: the documents
-//! of rooms after a change; out: one [`RoomPatch`] for each room at the start. A file that cannot be read is set aside
+//! of rooms after a change, and who is kept out; out: one [`Restored`] for each room at the start. A file that cannot be read is set aside
 //! as `rooms.json.bad`, and the server starts without it. A room's task never waits for the file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::RoomName;
 use crate::room::document::{RoomDocument, RoomPatch};
+use crate::room::moderation::Identity;
+use crate::time::WallTime;
 
-/// Largest file that is read. A room takes less than 4 KiB.
+/// Largest file. The settings of a room take less than 4 KiB, those who are kept out of it at most 70 KiB.
 const FILE_MAX: u64 = 16 << 20;
 /// The fields of a room's document that are settings, named as in [`RoomPatch`].
 const SETTINGS: [&str; 9] =
     ["layout", "theme", "title", "locked", "lobby", "who_may", "max_participants", "opens_at", "ends_at"];
 
-/// The settings of rooms, by name.
+/// A room as it was before the restart.
+#[derive(Debug)]
+pub(super) struct Restored {
+    /// Its name.
+    pub(super) name: RoomName,
+    /// Its settings.
+    pub(super) patch: RoomPatch,
+    /// Who is still kept out, and for how long.
+    pub(super) kept_out: Vec<(Identity, Duration)>,
+}
+
+/// A room in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    settings: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kept_out: Vec<KeptOut>,
+}
+
+/// Somebody who is kept out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptOut {
+    who: Identity,
+    until: WallTime,
+}
+
+/// The rooms that are kept, by name.
 #[derive(Debug)]
 pub(super) struct Store {
     file: PathBuf,
-    rooms: BTreeMap<String, Map<String, Value>>,
+    rooms: BTreeMap<String, Kept>,
     /// The version of the newest document of each room that was kept since the start.
     versions: BTreeMap<String, u64>,
 }
 
 impl Store {
     /// Reads the store in this folder; returns it with the rooms that it contains.
-    pub(super) fn open(folder: &Path) -> (Self, Vec<(RoomName, RoomPatch)>) {
+    pub(super) fn open(folder: &Path, now: WallTime) -> (Self, Vec<Restored>) {
         let file = folder.join("rooms.json");
         let rooms = read(&file).unwrap_or_else(|error| {
             let aside = file.with_extension("json.bad");
@@ -41,19 +72,17 @@ impl Store {
             }
             BTreeMap::new()
         });
-        let mut store = Self { file, rooms, versions: BTreeMap::new() };
-        let mut restored = Vec::new();
-        store.rooms.retain(|name, settings| match parse(name, settings) {
-            Ok(room) => {
-                restored.push(room);
-                true
+        let (mut kept, mut restored) = (BTreeMap::new(), Vec::new());
+        for (name, room) in rooms {
+            match parse(&name, room, now) {
+                Ok((room, document)) => {
+                    kept.insert(name, document);
+                    restored.push(room);
+                }
+                Err(error) => tracing::error!(room = %name, %error, "settings of a room are not restored"),
             }
-            Err(error) => {
-                tracing::error!(room = %name, %error, "settings of a room are not restored");
-                false
-            }
-        });
-        (store, restored)
+        }
+        (Self { file, rooms: kept, versions: BTreeMap::new() }, restored)
     }
 
     /// Whether it contains a room.
@@ -72,10 +101,25 @@ impl Store {
             return Ok(());
         }
         *newest = room.version;
-        if self.rooms.get(&name) == Some(&settings) {
+        let kept = self.rooms.entry(name).or_default();
+        if kept.settings == settings {
             return Ok(());
         }
-        self.rooms.insert(name, settings);
+        kept.settings = settings;
+        self.write()
+    }
+
+    /// Keeps who is kept out of a room, and for how much longer, if it contains the room. Of two calls at once the
+    /// later may be the older, so nobody is removed before the time is over. Blocks until it is on the disk.
+    pub(super) fn keep_out(
+        &mut self,
+        name: &RoomName,
+        those: &[(Identity, Duration)],
+        now: WallTime,
+    ) -> io::Result<()> {
+        let Some(kept) = self.rooms.get_mut(&name.to_string()) else { return Ok(()) };
+        kept.kept_out.retain(|old| old.until > now && those.iter().all(|(who, _)| *who != old.who));
+        kept.kept_out.extend(those.iter().map(|(who, left)| KeptOut { who: *who, until: now.after(*left) }));
         self.write()
     }
 
@@ -91,9 +135,13 @@ impl Store {
     fn write(&self) -> io::Result<()> {
         let folder = self.file.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(folder)?;
+        let rooms = serde_json::to_vec_pretty(&self.rooms)?;
+        if rooms.len() as u64 > FILE_MAX {
+            return Err(io::Error::other(format!("more than {FILE_MAX} bytes")));
+        }
         let new = self.file.with_extension("json.new");
         let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(&self.rooms)?)?;
+        file.write_all(&rooms)?;
         file.sync_all()?;
         fs::rename(new, &self.file)?;
         // A rename is durable only after its folder is synced.
@@ -101,7 +149,7 @@ impl Store {
     }
 }
 
-fn read(file: &Path) -> io::Result<BTreeMap<String, Map<String, Value>>> {
+fn read(file: &Path) -> io::Result<BTreeMap<String, Value>> {
     let bytes = match fs::metadata(file) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -113,12 +161,15 @@ fn read(file: &Path) -> io::Result<BTreeMap<String, Map<String, Value>>> {
     Ok(serde_json::from_slice(&fs::read(file)?)?)
 }
 
-fn parse(name: &str, settings: &Map<String, Value>) -> Result<(RoomName, RoomPatch), String> {
-    let room = name.parse::<RoomName>().map_err(|error| error.to_string())?;
+fn parse(name: &str, room: Value, now: WallTime) -> Result<(Restored, Kept), String> {
+    let name = name.parse::<RoomName>().map_err(|error| error.to_string())?;
+    let kept: Kept = serde_json::from_value(room).map_err(|error| error.to_string())?;
     let patch: RoomPatch =
-        serde_json::from_value(Value::Object(settings.clone())).map_err(|error| error.to_string())?;
+        serde_json::from_value(Value::Object(kept.settings.clone())).map_err(|error| error.to_string())?;
     patch.check()?;
-    Ok((room, patch))
+    let left = |person: &KeptOut| Some((person.who, person.until.since(now)?));
+    let kept_out = kept.kept_out.iter().filter_map(left).collect();
+    Ok((Restored { name, patch, kept_out }, kept))
 }
 
 #[cfg(test)]
@@ -133,9 +184,11 @@ mod tests {
         tempfile::tempdir().expect("a folder")
     }
 
-    fn store_of(folder: &Path, rooms: &str) -> (Store, Vec<(RoomName, RoomPatch)>) {
+    const NOW: WallTime = WallTime::from_unix_micros(1_796_092_811_000_000);
+
+    fn store_of(folder: &Path, rooms: &str) -> (Store, Vec<Restored>) {
         fs::write(folder.join("rooms.json"), rooms).expect("written");
-        Store::open(folder)
+        Store::open(folder, NOW)
     }
 
     #[test]
@@ -145,8 +198,8 @@ mod tests {
         let (mut store, rooms) = store_of(folder.path(), text);
         assert_eq!(rooms.len(), 2);
         store.forget(&"b".parse().expect("a name")).expect("written");
-        let (store, rooms) = Store::open(folder.path());
-        let (name, patch) = rooms.first().expect("a room");
+        let (store, rooms) = Store::open(folder.path(), NOW);
+        let Restored { name, patch, .. } = rooms.first().expect("a room");
         assert_eq!((name.to_string().as_str(), patch.locked, rooms.len()), ("a", Some(true), 1));
         assert_eq!(patch.title, Some(Some("Weekly".to_owned())));
         assert!(store.contains(name));
@@ -155,15 +208,33 @@ mod tests {
     #[test]
     fn an_older_document_does_not_replace_a_newer_one() {
         let folder = folder();
-        let (mut store, _) = Store::open(folder.path());
-        let mut room = Room::new(settings(10), Timestamp::ZERO);
+        let (mut store, _) = Store::open(folder.path(), NOW);
+        let mut room = Room::new(settings(10), Timestamp::default());
         let older = room.document_for(Reader::default());
         let locked = RoomPatch { locked: Some(true), ..RoomPatch::default() };
-        room.handle(Timestamp::ZERO, Input::Patch(locked));
+        room.handle(Timestamp::default(), Input::Patch(locked));
         store.keep(&room.document_for(Reader::default())).expect("written");
         store.keep(&older).expect("nothing to write");
-        let (_, rooms) = Store::open(folder.path());
-        assert_eq!(rooms.first().expect("a room").1.locked, Some(true));
+        let (_, rooms) = Store::open(folder.path(), NOW);
+        assert_eq!(rooms.first().expect("a room").patch.locked, Some(true));
+    }
+
+    #[test]
+    fn people_are_kept_out_until_their_time_is_over_whatever_changes_meanwhile() {
+        let folder = folder();
+        let (mut store, _) = store_of(folder.path(), r#"{"test":{"locked":true},"other":{}}"#);
+        let (name, seconds) = ("test".parse().expect("a name"), Duration::from_secs);
+        store.keep_out(&name, &[(Identity(1), seconds(60)), (Identity(2), seconds(600))], NOW).expect("written");
+        let unknown = "unknown".parse().expect("a name");
+        store.keep_out(&unknown, &[(Identity(1), seconds(60))], NOW).expect("nothing to write");
+        // An older list that arrives later.
+        store.keep_out(&name, &[(Identity(1), seconds(60))], NOW).expect("written");
+        let mut room = Room::new(settings(10), Timestamp::default());
+        room.handle(Timestamp::default(), Input::Patch(RoomPatch { locked: Some(false), ..RoomPatch::default() }));
+        store.keep(&room.document_for(Reader::default())).expect("written");
+        let (_, rooms) = Store::open(folder.path(), NOW.after(seconds(100)));
+        let kept: Vec<_> = rooms.iter().map(|room| (room.patch.locked, room.kept_out.clone())).collect();
+        assert_eq!(kept, [(None, vec![]), (Some(false), vec![(Identity(2), seconds(500))])]);
     }
 
     #[test]
@@ -177,7 +248,8 @@ mod tests {
     #[test]
     fn a_broken_room_does_not_prevent_the_others() {
         let folder = folder();
-        let (_, rooms) = store_of(folder.path(), r#"{"a":{"locked":"yes"},"b":{"locked":false},"c/d":{}}"#);
-        assert_eq!(rooms.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>(), ["b"]);
+        let (_, rooms) =
+            store_of(folder.path(), r#"{"a":{"locked":"yes"},"b":{"locked":false},"c/d":{},"e":{"kept_out":7},"f":1}"#);
+        assert_eq!(rooms.iter().map(|room| room.name.to_string()).collect::<Vec<_>>(), ["b"]);
     }
 }

@@ -247,6 +247,8 @@ impl RoomTask {
             Command::PutView(view, request, reply) => drop(reply.send(self.room.put_view(now, &view, *request))),
             Command::DeleteView(view, reply) => drop(reply.send(self.room.delete_view(now, &view))),
             Command::Decide(by, decision, reply) => drop(reply.send(self.room.decide(now, by, decision))),
+            Command::KeptOut(reply) => drop(reply.send(self.room.kept_out(now))),
+            Command::KeepOut(those) => self.room.keep_out(now, &those),
             Command::Door(reply) => drop(reply.send(self.room.door())),
             Command::Document(reader, reply) => drop(reply.send(self.room.document_for(reader))),
             Command::OwnDocument(id, reply) => drop(reply.send(self.room.own_document(id))),
@@ -412,6 +414,11 @@ impl RoomTask {
                 }
                 if !held {
                     self.publish(Notification::Admitted(participant));
+                }
+            }
+            Effect::Withhold(participant, withheld) => {
+                if let Some(member) = self.peers.get(&participant) {
+                    member.uplink.withhold(withheld);
                 }
             }
             Effect::Close(participant) => {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -26,6 +26,7 @@ use crate::peer::SourceSink;
 use crate::plan::SourceSpec;
 use crate::process::{MixerLink, OutputLink};
 use crate::room::Input;
+use crate::room::moderation::Withheld;
 use crate::time::{self, Timestamp};
 
 /// The link of a room's mixer while it has one.
@@ -90,6 +91,8 @@ pub(super) struct Uplink {
     held: AtomicBool,
     /// Its microphone is in no mix.
     unmixed: AtomicBool,
+    /// Bits of [`Withheld`].
+    withheld: AtomicU8,
     silence: Mutex<SilenceFilter>,
     link: CurrentLink,
     taps: Taps,
@@ -113,6 +116,7 @@ impl Uplink {
             rates: Mutex::default(),
             held: AtomicBool::new(false),
             unmixed: AtomicBool::new(false),
+            withheld: AtomicU8::default(),
             silence: Mutex::default(),
             link,
             taps,
@@ -131,6 +135,11 @@ impl Uplink {
     /// Holds the packets of a participant in the lobby: they are dropped, and its sources do not start.
     pub(super) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// Keeps these kinds from outputs that record tracks.
+    pub(super) fn withhold(&self, withheld: Withheld) {
+        self.withheld.store(withheld.bits(), Ordering::Relaxed);
     }
 
     /// The room's mix contains these sources; the mixer needs no packets of other microphones.
@@ -205,8 +214,8 @@ impl SourceSink for Uplink {
             self.counters.codec_changes.inc();
             return;
         }
-        for tap in self.taps.load().iter() {
-            tap.send(ToOutput::Packet(source, packet.clone()));
+        if !Withheld::from_bits(self.withheld.load(Ordering::Relaxed)).contains(kind) {
+            self.taps.load().iter().for_each(|tap| tap.send(ToOutput::Packet(source, packet.clone())));
         }
         match self.need(source, kind, &packet) {
             Need::Packet => link.queue(ToMixer::Packet(source, packet)),

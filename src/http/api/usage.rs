@@ -44,7 +44,8 @@ impl TokenId {
         Self(hasher.finish())
     }
 
-    /// As a number, for the table of sessions.
+    /// As a number, for the table of sessions and for who is kept out. It is the same after a restart; a release of
+    /// Rust with another hash would end what was decided before.
     pub(super) const fn number(self) -> u64 {
         self.0
     }

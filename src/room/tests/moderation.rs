@@ -114,6 +114,33 @@ fn a_moderators_mute_is_separate_from_the_participants_own() {
 }
 
 #[test]
+fn recordings_of_tracks_do_not_get_what_moderators_do_not_allow() {
+    let mut driven = three();
+    let latest = |driven: &mut Driven| {
+        let of_ann = |effect: &Effect| match effect {
+            Effect::Withhold(ANN, withheld) => Some(SourceKind::ALL.map(|kind| withheld.contains(kind))),
+            _ => None,
+        };
+        let latest = driven.effects.iter().rev().find_map(of_ann);
+        driven.effects.clear();
+        latest
+    };
+    driven.moderate(Changer::Itself, ANN, audio(true)).expect("one may always mute oneself");
+    assert_eq!(latest(&mut driven), None, "a participant that mutes itself sends nothing");
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, audio(true)).expect("allowed");
+    assert_eq!(latest(&mut driven), Some([false, false, true]));
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, camera(true)).expect("allowed");
+    assert_eq!(latest(&mut driven), Some([true, false, true]));
+    driven.handle(Input::Patch(patch(serde_json::json!({"who_may": {"speak": "moderators"}}))));
+    assert_eq!(latest(&mut driven), Some([true, true, true]));
+    driven.handle(Input::Patch(patch(serde_json::json!({"who_may": {"speak": "everyone"}}))));
+    assert_eq!(latest(&mut driven), Some([true, false, true]));
+    driven.moderate(Changer::Moderator(BY_CEM), ANN, camera(false)).expect("allowed");
+    let keyframes = driven.effects.iter().filter(|effect| matches!(effect, Effect::Keyframe(ANN, _))).count();
+    assert_eq!((keyframes, latest(&mut driven)), (1, Some([false, false, true])));
+}
+
+#[test]
 fn all_others_are_muted_but_moderators_and_asked_one_by_one() {
     let mut driven = three();
     driven.decide(Decision::MuteOthers).expect("always possible");

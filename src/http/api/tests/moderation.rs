@@ -104,6 +104,27 @@ async fn a_removed_person_is_kept_out_by_its_token() {
     assert_eq!(other.status, 201, "{other:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_person_is_kept_out_of_a_created_room_over_a_restart() {
+    let first = Api::keyed();
+    first.app.rooms().restore(first.data.path());
+    let operator = token_of("Op", Role::Operator, 600.0);
+    let created = request(&first, "POST", "/v1/rooms", &operator, &json!({"name": "r", "title": "Weekly"})).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let guest = token_of("Guest", Role::Participant, 600.0);
+    let joined = join_with(&first, &guest, "sendrecv").await;
+    let secret = joined.header("location").rsplit('/').next().expect("a path").to_owned();
+    first.app.rooms().peer_says(&secret, PeerEvent::Connected).await;
+    let path = format!("/v1/rooms/r/participants/{}?keep_out=600", joined.header("commingle-participant"));
+    assert_eq!(request(&first, "DELETE", &path, &operator, &Value::Null).await.status, 204);
+    let second = Api::keyed();
+    second.app.rooms().restore(first.data.path());
+    let again = join_with(&second, &guest, "sendrecv").await;
+    assert_eq!((again.status, code(&again).as_str()), (403, "kept_out"), "{again:?}");
+    let other = join_with(&second, &token_of("Other", Role::Participant, 600.0), "sendrecv").await;
+    assert_eq!(other.status, 201, "{other:?}");
+}
+
 #[tokio::test]
 async fn roles_and_mutes_of_others_are_for_moderators() {
     let api = Api::keyed();
