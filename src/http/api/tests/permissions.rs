@@ -1,11 +1,14 @@
 //! Who may use which route, as a table that is independent of the one that the router is built from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
 use super::super::routes::table;
+use super::chat::seat;
 use super::contract::path_of;
+use super::events::{next_of, open, send};
+use super::limits::token_of;
 use super::*;
 
 /// A line for each route, which begins with a sign for each caller: without token, viewer, participant, moderator,
@@ -109,6 +112,62 @@ async fn every_route_is_open_to_exactly_the_callers_of_the_table() {
         }
     }
     assert!(expected.is_empty(), "these routes do not exist: {expected:?}");
+}
+
+/// A line for each message of a client, which begins with a sign for each sender: viewer, participant, moderator, and
+/// a moderator's token without a session. `+`: is carried out, `-`: is refused, `?`: not tested.
+const MESSAGES: &str = r#"
+?++- {"type":"update", "audio_muted":true}
+--++ {"type":"update", "participant":"TARGET", "audio_muted":true}
+--++ {"type":"update", "participant":"TARGET", "role":"viewer"}
+--++ {"type":"layout", "layout":{"kind":"grid"}}
+-+++ {"type":"chat", "text":"hello"}
+?++- {"type":"hand", "raised":true}
+--++ {"type":"hand", "raised":false, "participant":"TARGET"}
+?++- {"type":"reaction", "emoji":"👏"}
+?++- {"type":"direct", "state":"able"}
+"#;
+
+#[tokio::test]
+async fn every_message_is_open_to_exactly_the_senders_of_the_table() {
+    let api = Api::keyed();
+    let address = api.listen().await;
+    let _target = seat(&api, address, "Target", Role::Participant).await;
+    let moderator = token_of("Op", Role::Moderator, 600.0);
+    let bearer = format!("Bearer {moderator}");
+    let people = api.send("GET", "/v1/rooms/r/participants", &[("authorization", &bearer)], "").await.json();
+    let target = people[0]["id"].as_str().expect("the only one").to_owned();
+    let mut senders = Vec::new();
+    for (name, role) in [("Vera", Role::Viewer), ("Paul", Role::Participant), ("Mia", Role::Moderator)] {
+        senders.push(seat(&api, address, name, role).await.socket);
+    }
+    senders.push(open(address, &format!("/v1/rooms/r/events?token={moderator}")).await.expect("it opens"));
+    let mut known = BTreeSet::new();
+    for line in MESSAGES.trim().lines() {
+        let (signs, message) = line.split_once(' ').expect("signs and a message");
+        let message: Value = serde_json::from_str(&message.replace("TARGET", &target)).expect("JSON");
+        known.insert(message["type"].as_str().expect("a type").to_owned());
+        assert_eq!(signs.len(), senders.len(), "{line}");
+        for (sign, socket) in signs.chars().zip(&mut senders) {
+            send(socket, &message).await;
+            // An unknown type is always an error, so the first error shows whether the message before was one.
+            send(socket, &json!({"type": "unknown"})).await;
+            let first = next_of(socket, "error").await;
+            let is_refused = !first["detail"].as_str().expect("a text").starts_with("`type` must be");
+            if is_refused {
+                next_of(socket, "error").await;
+            }
+            match sign {
+                '?' => {}
+                sign => assert_eq!(is_refused, sign == '-', "{line}: {first}"),
+            }
+        }
+    }
+    let socket = senders.first_mut().expect("a sender");
+    send(socket, &json!({"type": "unknown"})).await;
+    let error = next_of(socket, "error").await;
+    let listed = error["detail"].as_str().expect("a text").split('`').skip(3).step_by(2).map(str::to_owned);
+    assert_eq!(known, listed.collect(), "the types of the table and those of the error");
 }
 
 #[tokio::test(flavor = "multi_thread")]
