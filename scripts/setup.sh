@@ -134,5 +134,7 @@ if [ "$1" = bench ]; then
 fi
 
 # GStreamer's WHIP and WHEP elements are no part of the server: a crate of its own, built beside it.
-target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-(cd tests/webrtchttp && cargo build --locked --quiet --target-dir "$target")
+if scripts/real-time.sh; then
+    target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+    (cd tests/webrtchttp && cargo build --locked --quiet --target-dir "$target")
+fi
