@@ -122,7 +122,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     for name in config::unknown_variables(environment()) {
         tracing::warn!("the environment variable {name} is not a setting; check its spelling");
     }
-    if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
+    if !config.auth.has_key() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
         tracing::warn!("no key is set: every client that reaches {} may join and moderate all rooms", config.http.bind);
     }
     raise_file_limit();

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Config, Http, Inputs};
+use super::{Config, Http, Inputs, jwks};
 use crate::media::{Kind, Size};
 
 /// Minimum length of a token key in bytes: the output size of SHA-256 (RFC 7518 §3.2).
@@ -127,7 +127,12 @@ impl Config {
             );
             findings.add("auth.key", reason);
         }
-        let is_open = self.auth.key.is_none() && !self.auth.insecure;
+        if let Some(jwks) = &self.auth.jwks
+            && let Err(reason) = jwks::parse(jwks.expose())
+        {
+            findings.add("auth.jwks", reason);
+        }
+        let is_open = !self.auth.has_key() && !self.auth.insecure;
         if !self.http.bind.ip().to_canonical().is_loopback() && is_open {
             let reason = format!(
                 "without a key commingle serves loopback only, and {} is not loopback: make a key with \

@@ -19,9 +19,11 @@ const FILE: &str = "commingle.toml";
 /// Prefix of our environment variables.
 const ENV_PREFIX: &str = "COMMINGLE_";
 /// Keys without a default value, which are not in [`defaults`].
-const OPTIONAL: [(&str, Kind); 18] = [
+const OPTIONAL: [(&str, Kind); 20] = [
     ("auth.key", Kind::Text),
     ("auth.key_file", Kind::Text),
+    ("auth.jwks", Kind::Text),
+    ("auth.jwks_file", Kind::Text),
     ("media.stun_server", Kind::Text),
     ("inputs.media_dir", Kind::Text),
     ("filters.dir", Kind::Text),
@@ -40,8 +42,8 @@ const OPTIONAL: [(&str, Kind); 18] = [
     ("upload.secret_access_key_file", Kind::Text),
 ];
 /// Keys whose values are in no error and no log; an endpoint may contain a password by mistake.
-pub(super) const NOT_SHOWN: [&str; 5] =
-    ["auth.key", "turn.secret", "upload.access_key_id", "upload.secret_access_key", "upload.endpoint"];
+pub(super) const NOT_SHOWN: [&str; 6] =
+    ["auth.key", "auth.jwks", "turn.secret", "upload.access_key_id", "upload.secret_access_key", "upload.endpoint"];
 /// Environment variables named like the corresponding flag, without the prefix.
 const SHORT_NAMES: [(&str, &str); 7] = [
     ("HTTP", "http.bind"),
@@ -268,19 +270,32 @@ impl Layers {
         let mut config = Config::deserialize_from(&self.values).expect("every value was deserialized before");
         let auth = &mut config.auth;
         let key_from = self.secret("auth.key", "auth.key_file", &mut auth.key, auth.key_file.as_deref());
+        let jwks_from = self.secret("auth.jwks", "auth.jwks_file", &mut auth.jwks, auth.jwks_file.as_deref());
         let turn = &mut config.turn;
         self.secret("turn.secret", "turn.secret_file", &mut turn.secret, turn.secret_file.as_deref());
         let upload = &mut config.upload;
         let (value, file) = (&mut upload.secret_access_key, upload.secret_access_key_file.as_deref());
         self.secret("upload.secret_access_key", "upload.secret_access_key_file", value, file);
         for invalid in config.check() {
-            let key = if invalid.key == "auth.key" { key_from } else { invalid.key };
+            let key = match invalid.key {
+                "auth.key" => key_from,
+                "auth.jwks" => jwks_from,
+                key => key,
+            };
+            if self.is_reported(key) {
+                continue;
+            }
             let value = self.value(key);
             let origin = self.origin(key);
             self.errors.push(ConfigError::Value { origin, key: key.to_owned(), value, reason: invalid.reason });
         }
         self.check_files(&config);
         if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    /// Whether a key has an error: its file cannot be read, and what stands in for its contents is no second error.
+    fn is_reported(&self, key: &str) -> bool {
+        self.errors.iter().any(|error| matches!(error, ConfigError::Value { key: reported, .. } if reported == key))
     }
 
     /// The value of a key as written in a file; None for secrets and for defaults.
@@ -481,6 +496,24 @@ mod tests {
         assert!(message.starts_with("--set media.port=70000: media.port: "), "{message}");
         let message = error("[http]\nbind=\"127.0.0.1:1\"", &[], &[flag("http.bind", "0.0.0.0:1")]);
         assert!(message.starts_with("--set http.bind=0.0.0.0:1: http.bind: without a key"), "{message}");
+    }
+
+    #[test]
+    fn a_set_of_keys_is_read_from_its_file_and_serves_without_another_key() {
+        let set = |text: &str| {
+            let set = file(text);
+            let config = format!("[http]\nbind = \"0.0.0.0:80\"\n[auth]\njwks_file = \"{}\"\n", set.path().display());
+            (set, config)
+        };
+        let (_set, text) = set(r#"{"keys":[{"kty":"oct","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}"#);
+        let config = load(Some(file(&text).path()), env(&[]), &[]).expect("valid");
+        assert!(config.auth.has_key() && config.auth.key.is_none());
+        let (_set, text) = set(r#"{"keys":[{"kty":"oct","k":"c2hvcnQ"}]}"#);
+        let message = error(&text, &[], &[]);
+        assert!(message.contains("auth.jwks_file: key 1 has 5 bytes") && !message.contains("c2hv"), "{message}");
+        let message = error("[auth]\njwks_file = \"/nowhere/set\"", &[], &[]);
+        assert!(message.contains("auth.jwks_file: /nowhere/set: No such file"), "{message}");
+        assert!(!message.contains("errors:"), "one fault is one error: {message}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod filters;
+mod jwks;
 mod layers;
 mod processes;
 mod reload;
@@ -24,6 +25,7 @@ use self::check::Findings;
 pub use self::check::KEY_MIN_BYTES;
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::filters::Filters;
+pub use self::jwks::{KeyMaterial, VerificationKey, parse as parse_jwks};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::layers::fuzz;
 pub use self::layers::{Override, load, unknown_variables};
@@ -136,8 +138,21 @@ pub struct Auth {
     /// File that contains the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
+    /// A JSON Web Key Set with more keys that verify tokens; after [`load`] also a set read from `jwks_file`.
+    #[serde(skip_serializing)]
+    pub jwks: Option<Secret>,
+    /// File that contains the set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks_file: Option<PathBuf>,
     /// Serve non-loopback addresses without a key.
     pub insecure: bool,
+}
+
+impl Auth {
+    /// Whether callers need a token.
+    pub const fn has_key(&self) -> bool {
+        self.key.is_some() || self.jwks.is_some()
+    }
 }
 
 /// Section `[data]`.

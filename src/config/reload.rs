@@ -105,8 +105,9 @@ fn changes(before: &Config, after: &Config) -> Vec<Change> {
 }
 
 /// The secrets, which are never serialized.
-const SECRETS: [(&str, SecretOf); 3] = [
+const SECRETS: [(&str, SecretOf); 4] = [
     ("auth.key", |config| config.auth.key.as_ref()),
+    ("auth.jwks", |config| config.auth.jwks.as_ref()),
     ("turn.secret", |config| config.turn.secret.as_ref()),
     ("upload.secret_access_key", |config| config.upload.secret_access_key.as_ref()),
 ];

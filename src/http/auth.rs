@@ -1,6 +1,6 @@
 //! Authentication by tokens, and the permissions of roles.
 //!
-//! Owns: tokens (JWT, HS256 only: RFC 7519, RFC 8725), and [`Caller::may`], the check that every route uses. Does not
+//! Owns: tokens (JWT signed by HS256, RS256 or ES256: RFC 7519, RFC 8725), and [`Caller::may`], the check that every route uses. Does not
 //! know: routes and HTTP responses. In: the text of a token and the time; out: a [`Caller`] or an error.
 
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::hs256;
-use crate::config::Auth;
+use super::signatures;
+use crate::config::{self, Auth, KeyMaterial};
 use crate::id::RoomName;
 use crate::room::document::Role;
 
@@ -107,35 +107,46 @@ impl Caller {
 pub enum Authority {
     /// There is no key: callers on this machine are operators; others, which only `--insecure` allows, are moderators.
     Open,
-    /// Tokens must be signed with this key.
-    Key {
-        /// Verifies tokens.
-        verify: Box<DecodingKey>,
-        /// Signs invitations.
-        sign: Box<EncodingKey>,
+    /// Tokens must be signed with one of the keys.
+    Keys {
+        /// Verify tokens.
+        verify: Vec<Key>,
+        /// Signs invitations; None: the keys are those of another issuer.
+        sign: Option<Box<EncodingKey>>,
     },
+}
+
+/// A key that verifies tokens of one algorithm.
+pub struct Key {
+    kid: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
 }
 
 impl Authority {
     /// The authority for this configuration.
     pub fn new(config: &Auth) -> Self {
-        match &config.key {
-            Some(key) => {
-                let key = key.expose().as_bytes();
-                Self::Key {
-                    verify: Box::new(DecodingKey::from_secret(key)),
-                    sign: Box::new(EncodingKey::from_secret(key)),
-                }
-            }
-            None => Self::Open,
+        if !config.has_key() {
+            return Self::Open;
         }
+        let key = config.key.as_ref().map(|key| key.expose().as_bytes());
+        let sign = key.map(|key| Box::new(EncodingKey::from_secret(key)));
+        let mut verify: Vec<_> = key.map(|key| Key::new(None, &KeyMaterial::Hs256(key.to_vec()))).into_iter().collect();
+        if let Some(jwks) = &config.jwks {
+            match config::parse_jwks(jwks.expose()) {
+                Ok(keys) => verify.extend(keys.into_iter().map(|key| Key::new(key.kid, &key.material))),
+                // A configuration is checked before it is used. Without its keys, their tokens are refused.
+                Err(reason) => tracing::error!("auth.jwks {reason}"),
+            }
+        }
+        Self::Keys { verify, sign }
     }
 
-    /// A token with these claims; None if there is no key.
+    /// A token with these claims; None if there is no key that signs.
     pub fn sign(&self, claims: &Claims) -> Option<String> {
         match self {
             Self::Open => None,
-            Self::Key { sign, .. } => Some(signed(claims, sign)),
+            Self::Keys { sign, .. } => sign.as_ref().map(|sign| signed(claims, sign)),
         }
     }
 
@@ -144,15 +155,15 @@ impl Authority {
     /// # Errors
     /// [`AuthError::Missing`] or [`AuthError::Invalid`].
     pub fn caller(&self, token: Option<&str>, address: IpAddr, now: u64) -> Result<Caller, AuthError> {
-        let key = match self {
+        let keys = match self {
             Self::Open if address.to_canonical().is_loopback() => {
                 return Ok(Caller { role: Role::Operator, room: None, name: None, expires: None });
             }
             // Operators make the server open URLs and write files, so remote callers are not operators.
             Self::Open => return Ok(Caller { role: Role::Moderator, room: None, name: None, expires: None }),
-            Self::Key { verify, .. } => verify,
+            Self::Keys { verify, .. } => verify,
         };
-        let Claims { room, role, name, exp, nbf } = verify(token.ok_or(AuthError::Missing)?, key)?;
+        let Claims { room, role, name, exp, nbf } = verify(token.ok_or(AuthError::Missing)?, keys)?;
         if exp <= now as f64 {
             return Err(AuthError::Expired);
         }
@@ -168,22 +179,61 @@ impl Authority {
     }
 }
 
-fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
-    hs256::install();
-    let mut validation = Validation::new(Algorithm::HS256);
-    // `caller` checks the times, because the library reads the clock itself.
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|error| {
-        AuthError::Invalid(match error.kind() {
-            ErrorKind::InvalidSignature => "its signature does not match the key of this server".to_owned(),
-            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
-                "only the algorithm HS256 is accepted".to_owned()
-            }
-            ErrorKind::MissingRequiredClaim(claim) => format!("the claim `{claim}` is missing"),
-            ErrorKind::Json(error) => format!("its claims are invalid: {error}"),
-            _ => "it is not a signed JWT".to_owned(),
-        })
+impl Key {
+    fn new(kid: Option<String>, material: &KeyMaterial) -> Self {
+        let (algorithm, key) = match material {
+            KeyMaterial::Hs256(secret) => (Algorithm::HS256, DecodingKey::from_secret(secret)),
+            KeyMaterial::Rs256 { n, e } => (Algorithm::RS256, DecodingKey::from_rsa_raw_components(n, e)),
+            KeyMaterial::Es256 { x, y } => (Algorithm::ES256, signatures::es256_key(x, y)),
+        };
+        Self { kid, algorithm, key }
+    }
+}
+
+/// Verifies a token with the key that it names (`kid`). If it names none, each key of its algorithm may have signed it;
+/// if it names an unknown one, each of them without a name.
+fn verify(token: &str, keys: &[Key]) -> Result<Claims, AuthError> {
+    signatures::install();
+    let header = jsonwebtoken::decode_header(token).map_err(|error| match error.kind() {
+        ErrorKind::Json(error) => AuthError::Invalid(format!("its header is invalid: {error}")),
+        kind => invalid(kind),
+    })?;
+    let is_named = |key: &Key| key.kid.is_some() && key.kid == header.kid;
+    let is_known = keys.iter().any(is_named);
+    let may_verify = |key: &&Key| match (&header.kid, is_known) {
+        (None, _) => true,
+        (Some(_), true) => is_named(key),
+        (Some(_), false) => key.kid.is_none(),
+    };
+    let mut failure = None;
+    for key in keys.iter().filter(may_verify).filter(|key| key.algorithm == header.alg) {
+        let mut validation = Validation::new(key.algorithm);
+        // `caller` checks the times, because the library reads the clock itself.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) if *error.kind() == ErrorKind::InvalidSignature => failure = Some(invalid(error.kind())),
+            // The signature is valid, or no key can verify it.
+            Err(error) => return Err(invalid(error.kind())),
+        }
+    }
+    Err(failure.unwrap_or_else(|| match header.kid.filter(|_| is_known) {
+        Some(kid) => AuthError::Invalid(format!("the key `{kid}` is for another algorithm than {:?}", header.alg)),
+        None => AuthError::Invalid(format!("this server has no key for it by the algorithm {:?}", header.alg)),
+    }))
+}
+
+/// Why the library refuses a token.
+fn invalid(error: &ErrorKind) -> AuthError {
+    AuthError::Invalid(match error {
+        ErrorKind::InvalidSignature => "its signature does not match the key of this server".to_owned(),
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+            "only the algorithms HS256, RS256 and ES256 are accepted".to_owned()
+        }
+        ErrorKind::MissingRequiredClaim(claim) => format!("the claim `{claim}` is missing"),
+        ErrorKind::Json(error) => format!("its claims are invalid: {error}"),
+        _ => "it is not a signed JWT".to_owned(),
     })
 }
 
@@ -193,7 +243,7 @@ pub fn sign(claims: &Claims, key: &str) -> String {
 }
 
 fn signed(claims: &Claims, key: &EncodingKey) -> String {
-    hs256::install();
+    signatures::install();
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, key)
         .expect("claims are plain data and HS256 accepts any key")
 }
@@ -203,9 +253,9 @@ fn signed(claims: &Claims, key: &EncodingKey) -> String {
 pub(crate) fn fuzz(text: &str) {
     let key = "0123456789abcdef0123456789abcdef".to_owned();
     let authority = Authority::new(&Auth { key: Some(key.into()), ..Auth::default() });
-    let Authority::Key { sign, .. } = &authority else { unreachable!("there is a key") };
+    let Authority::Keys { sign: Some(sign), .. } = &authority else { unreachable!("there is a key") };
     let claims = serde_json::from_str(text).ok().filter(serde_json::Value::is_object);
-    hs256::install();
+    signatures::install();
     let signed = claims.and_then(|claims| jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, sign).ok());
     let now = 1_700_000_000;
     match authority.caller(Some(signed.as_deref().unwrap_or(text)), [192, 0, 2, 1].into(), now) {
@@ -219,123 +269,4 @@ pub(crate) fn fuzz(text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::config::Secret;
-
-    const KEY: &str = "0123456789abcdef0123456789abcdef";
-    const NOW: u64 = 1_700_000_000;
-    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-
-    fn keyed() -> Authority {
-        Authority::new(&Auth { key: Some(Secret::from(KEY.to_owned())), ..Auth::default() })
-    }
-
-    fn claims(room: Option<&str>, role: Role) -> Claims {
-        let room = room.map(|room| room.parse().expect("a name"));
-        Claims { room, role, name: Some("Ann".into()), exp: NOW as f64 + 60.0, nbf: None }
-    }
-
-    fn invalid(token: &str) -> String {
-        match keyed().caller(Some(token), LOCAL, NOW) {
-            Err(AuthError::Invalid(why)) => why,
-            other => panic!("{token} gave {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_token_gives_a_role_a_room_and_a_name() {
-        let token = sign(&claims(Some("r1"), Role::Participant), KEY);
-        let caller = keyed().caller(Some(&token), REMOTE, NOW).expect("valid");
-        assert_eq!((caller.role, caller.name.as_deref()), (Role::Participant, Some("Ann")));
-        let (here, other) = ("r1".parse().expect("a name"), "r2".parse().expect("a name"));
-        assert!(caller.may(Role::Viewer, Some(&here)).is_ok());
-        assert!(caller.may(Role::Participant, Some(&here)).is_ok());
-        assert!(matches!(caller.may(Role::Moderator, Some(&here)), Err(AuthError::Role { .. })));
-        assert!(matches!(caller.may(Role::Viewer, Some(&other)), Err(AuthError::Room(_))));
-        assert!(matches!(caller.may(Role::Viewer, None), Err(AuthError::AllRooms(_))));
-    }
-
-    #[test]
-    fn each_role_includes_the_lower_ones() {
-        assert!(
-            Role::Viewer < Role::Participant && Role::Participant < Role::Moderator && Role::Moderator < Role::Operator
-        );
-    }
-
-    #[test]
-    fn an_operator_token_is_valid_for_all_rooms() {
-        let token = sign(&claims(None, Role::Operator), KEY);
-        let caller = keyed().caller(Some(&token), REMOTE, NOW).expect("valid");
-        assert!(caller.may(Role::Operator, None).is_ok());
-        let token = sign(&claims(Some("r"), Role::Operator), KEY);
-        assert_eq!(
-            keyed().caller(Some(&token), REMOTE, NOW).expect("valid").room,
-            None,
-            "the room of an operator's token is ignored"
-        );
-        assert!(invalid(&sign(&claims(None, Role::Moderator), KEY)).contains("room"));
-    }
-
-    #[test]
-    fn with_a_key_local_callers_need_a_token_too() {
-        assert_eq!(keyed().caller(None, LOCAL, NOW), Err(AuthError::Missing));
-    }
-
-    #[test]
-    fn invalid_tokens_are_refused() {
-        assert!(
-            invalid(&sign(&claims(Some("r"), Role::Viewer), "ffffffffffffffffffffffffffffffff")).contains("signature")
-        );
-        assert!(invalid("nonsense").contains("JWT"));
-        assert!(invalid("").contains("JWT"));
-        let late = Claims { exp: NOW as f64, ..claims(Some("r"), Role::Viewer) };
-        assert_eq!(keyed().caller(Some(&sign(&late, KEY)), LOCAL, NOW), Err(AuthError::Expired));
-        assert!(AuthError::Expired.to_string().contains("expired"));
-        let early = Claims { nbf: Some((NOW + 31) as f64), ..claims(Some("r"), Role::Viewer) };
-        assert!(invalid(&sign(&early, KEY)).contains("nbf"));
-
-        let sign_value = |claims: &serde_json::Value| {
-            let header = Header::new(Algorithm::HS256);
-            jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(KEY.as_bytes())).expect("signs")
-        };
-        let good = serde_json::json!({"room": "r", "role": "viewer", "exp": NOW + 60});
-        // The same claims, signed by HS512 with the same key.
-        let hs512 = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.eyJleHAiOjE3MDAwMDAwNjAsInJvbGUiOiJ2aWV3ZXIiLCJyb29tIjoiciJ9.\
-            E9vSV0H0eNloTbUzsWmPQSMAgW2uEmPBAfFnFTTrbaWEhQZ_p1F5Z8Df_bMM7O48TuJf8ZydRZKzlQYZWHGYjQ";
-        assert!(invalid(hs512).contains("HS256"));
-        assert!(keyed().caller(Some(&sign_value(&good)), LOCAL, NOW).is_ok());
-        for (bad, names) in [
-            (serde_json::json!({"room": "r", "role": "viewer"}), "exp"),
-            (serde_json::json!({"room": "r", "exp": NOW + 60}), "role"),
-            (serde_json::json!({"room": "r", "role": "king", "exp": NOW + 60}), "king"),
-            (serde_json::json!({"room": "../r", "role": "viewer", "exp": NOW + 60}), "../r"),
-        ] {
-            let why = invalid(&sign_value(&bad));
-            assert!(why.contains(names), "{bad}: {why}");
-        }
-    }
-
-    #[test]
-    fn a_token_without_a_signature_is_refused() {
-        let token = sign(&claims(Some("r"), Role::Operator), KEY);
-        let payload = token.split('.').nth(1).expect("three parts");
-        // {"alg":"none","typ":"JWT"}
-        let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
-        assert!(keyed().caller(Some(&none), LOCAL, NOW).is_err());
-        let (signed, _) = token.rsplit_once('.').expect("three parts");
-        assert!(keyed().caller(Some(&format!("{signed}.")), LOCAL, NOW).is_err());
-    }
-
-    #[test]
-    fn without_a_key_only_local_callers_are_operators() {
-        let open = Authority::new(&Auth::default());
-        assert_eq!(open.caller(None, LOCAL, NOW).expect("open").role, Role::Operator);
-        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
-        assert_eq!(open.caller(None, mapped, NOW).expect("open").role, Role::Operator);
-        assert_eq!(open.caller(None, REMOTE, NOW).expect("open").role, Role::Moderator);
-    }
-}
+mod tests;

@@ -6,9 +6,9 @@
 
 pub mod api;
 pub mod auth;
-mod hs256;
 pub mod problem;
 pub mod rtmp_ingest;
+mod signatures;
 #[cfg(test)]
 mod tests;
 pub mod web;

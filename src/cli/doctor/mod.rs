@@ -226,7 +226,7 @@ fn sandbox(support: &sandbox::Support) -> [(&'static str, Finding); 3] {
 }
 
 fn key(config: &Config) -> Finding {
-    let secure = config.auth.key.is_some();
+    let secure = config.auth.has_key();
     match (secure, config.http.bind.ip().is_loopback()) {
         (true, _) => Finding::Good("there is a key".to_owned()),
         (false, true) => {

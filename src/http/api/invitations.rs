@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::{self, InPath};
 use super::{App, Caller, routes};
-use crate::http::auth::{self, Claims};
+use crate::http::auth::{self, Authority, Claims};
 use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::room::DISPLAY_NAME_MAX;
@@ -71,12 +71,16 @@ pub(super) async fn create(
     let origin = origin(request.headers(), app.0.https);
     let wanted: InvitationRequest = extract::json(request, &app).await?;
     let claims = wanted.claims(room.clone(), &caller.identity, time::unix_seconds())?;
-    let Some(token) = app.policy().authority.sign(&claims) else {
-        return Err(Problem::of_kind(
-            StatusCode::CONFLICT,
-            "no-key",
-            "this server has no key, so nobody needs an invitation: share the link of the room",
-        ));
+    let authority = &app.policy().authority;
+    let Some(token) = authority.sign(&claims) else {
+        let detail = match authority {
+            Authority::Open => "this server has no key, so nobody needs an invitation: share the link of the room",
+            Authority::Keys { .. } => {
+                "this server has no key of its own that signs invitations: the operator may set auth.key_file, or the \
+                 issuer of your token makes one for the guest"
+            }
+        };
+        return Err(Problem::of_kind(StatusCode::CONFLICT, "no-key", detail));
     };
     let url = format!("{origin}{}", page(&room, &token));
     let Claims { role, name, exp, .. } = claims;

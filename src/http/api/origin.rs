@@ -50,7 +50,7 @@ pub(super) struct Origins {
 impl Origins {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            has_key: config.auth.key.is_some(),
+            has_key: config.auth.has_key(),
             insecure: config.auth.insecure,
             hosts: config.http.hosts.iter().chain(&config.tls.names).map(|host| host.to_ascii_lowercase()).collect(),
             origins: config.http.origins.iter().map(|origin| origin.to_ascii_lowercase()).collect(),

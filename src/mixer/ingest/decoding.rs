@@ -90,6 +90,8 @@ pub(super) struct Decoding {
     waiting: VecDeque<(Bytes, Timestamp)>,
     /// Frames that may wait, beyond [`PENDING_MAX`]: those since the last keyframe of a source that enters.
     catching_up: usize,
+    /// Those frames are still being taken. The decoder gets none before all are known, however soon it is built.
+    entering: bool,
     /// Which of the frames that wait do so because the camera is still.
     batch: Batch,
     signals: Arc<Signals>,
@@ -210,10 +212,12 @@ impl Decoding {
     /// So many packets since the last keyframe follow, and are to be caught up.
     pub(super) fn catch_up(&mut self, packets: usize) {
         self.catching_up = packets;
+        self.entering = true;
     }
 
     /// The packets since the last keyframe were decoded as far as they can be; live frames follow.
     pub(super) fn caught_up(&mut self) {
+        self.entering = false;
         let first_stored = self.waiting.len().saturating_sub(CAUGHT_UP);
         if let Some((_, pts)) = self.waiting.get(first_stored) {
             self.looks.lock().store_from(*pts);
@@ -289,6 +293,9 @@ impl Decoding {
     /// Takes the decoder that was being built, if it is there, and gives it the frames that wait. Returns when to call
     /// again, if frames still wait for a decoder.
     pub(super) fn feed(&mut self, now: Timestamp) -> Result<Option<Duration>, CodecError> {
+        if self.entering {
+            return Ok(None);
+        }
         if let Some(due) = self.batch.due() {
             if now < due {
                 return Ok(None);

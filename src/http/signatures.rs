@@ -1,23 +1,25 @@
-//! HS256 signatures (RFC 7518 section 3.2) for the crate `jsonwebtoken`.
+//! Signatures of tokens for the crate `jsonwebtoken`: HS256, RS256 and ES256 (RFC 7518 section 3).
 //!
-//! Owns: signer and verifier. Does not know: claims. They use the HMAC of the crate `rtc`: the alternatives that
-//! `jsonwebtoken` offers bring RSA and three elliptic curves, which no token here may use.
+//! Owns: the signer of HS256 and the verifiers. Does not know: claims, which keys exist. A key verifies one algorithm
+//! only. HS256 uses the HMAC of the crate `rtc`, the public keys use the crate `ring`: both are part of this program
+//! anyway, and the alternatives that `jsonwebtoken` offers would add a third implementation.
 
 use std::sync::Arc;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::signature::{Error, Signer, Verifier};
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
+use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
 use rtc::crypto::{CryptoError, HmacAlgorithm, Mac, RTCCryptoProvider, default_provider};
 
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key| Ok(Box::new(signer(*algorithm, key)?)),
-    verifier_factory: |algorithm, key| Ok(Box::new(verifier(*algorithm, key)?)),
+    verifier_factory: |algorithm, key| verifier(*algorithm, key),
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Lets `jsonwebtoken` use HS256. Required before the first token; more calls do nothing.
+/// Lets `jsonwebtoken` use these algorithms. Required before the first token; more calls do nothing.
 pub(super) fn install() {
     // An error means that this was called before.
     let _ = PROVIDER.install_default();
@@ -27,10 +29,51 @@ fn signer(algorithm: Algorithm, key: &EncodingKey) -> Result<Hs256> {
     Hs256::new(algorithm, key.as_bytes())
 }
 
-fn verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<Hs256> {
-    match key.kind() {
-        DecodingKeyKind::SecretOrDer(secret) => Hs256::new(algorithm, secret),
-        DecodingKeyKind::RsaModulusExponent { .. } => Err(ErrorKind::InvalidAlgorithm.into()),
+/// The public key of ES256 for these coordinates, 32 bytes each: an uncompressed point (SEC 1 section 2.3.3).
+pub(super) fn es256_key(x: &[u8], y: &[u8]) -> DecodingKey {
+    DecodingKey::from_ec_der(&[&[4], x, y].concat())
+}
+
+fn verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
+    Ok(match (algorithm, key.family(), key.kind()) {
+        (Algorithm::HS256, AlgorithmFamily::Hmac, DecodingKeyKind::SecretOrDer(secret)) => {
+            Box::new(Hs256::new(algorithm, secret)?)
+        }
+        (Algorithm::RS256, AlgorithmFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+            Box::new(Rs256(RsaPublicKeyComponents { n: n.clone(), e: e.clone() }))
+        }
+        (Algorithm::ES256, AlgorithmFamily::Ec, DecodingKeyKind::SecretOrDer(point)) => {
+            Box::new(Es256(UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point.clone())))
+        }
+        _ => return Err(ErrorKind::InvalidAlgorithm.into()),
+    })
+}
+
+struct Rs256(RsaPublicKeyComponents<Vec<u8>>);
+
+impl Verifier<Vec<u8>> for Rs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        self.0.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Rs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::RS256
+    }
+}
+
+struct Es256(UnparsedPublicKey<Vec<u8>>);
+
+impl Verifier<Vec<u8>> for Es256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        self.0.verify(message, signature).map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Es256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::ES256
     }
 }
 
@@ -106,6 +149,16 @@ mod tests {
     fn other_algorithms_are_refused() {
         for algorithm in [Algorithm::HS384, Algorithm::HS512, Algorithm::RS256, Algorithm::ES256] {
             assert!(Hs256::new(algorithm, b"key").is_err(), "{algorithm:?}");
+        }
+        let (secret, rsa, ec) = (
+            DecodingKey::from_secret(b"key"),
+            DecodingKey::from_rsa_raw_components(&[0xab; 256], &[1, 0, 1]),
+            es256_key(&[1; 32], &[2; 32]),
+        );
+        for (key, own) in [(&secret, Algorithm::HS256), (&rsa, Algorithm::RS256), (&ec, Algorithm::ES256)] {
+            let all = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::PS256, Algorithm::ES384];
+            let accepted: Vec<_> = all.into_iter().filter(|algorithm| verifier(*algorithm, key).is_ok()).collect();
+            assert_eq!(accepted, [own]);
         }
     }
 }
