@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::{self, InPath};
 use super::{App, Caller, routes};
-use crate::http::auth::{self, Authority, Claims};
+use crate::http::auth::{self, Claims};
 use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::room::DISPLAY_NAME_MAX;
@@ -74,8 +74,10 @@ pub(super) async fn create(
     let authority = &app.policy().authority;
     let Some(token) = authority.sign(&claims) else {
         let detail = match authority {
-            Authority::Open => "this server has no key, so nobody needs an invitation: share the link of the room",
-            Authority::Keys { .. } => {
+            auth::Authority::Open => {
+                "this server has no key, so nobody needs an invitation: share the link of the room"
+            }
+            auth::Authority::Keys { .. } => {
                 "this server has no key of its own that signs invitations: the operator may set auth.key_file, or the \
                  issuer of your token makes one for the guest"
             }
