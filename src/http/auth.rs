@@ -3,6 +3,7 @@
 //! Owns: tokens (JWT signed by HS256, RS256 or ES256: RFC 7519, RFC 8725), and [`Caller::may`], the check that every route uses. Does not
 //! know: routes and HTTP responses. In: the text of a token and the time; out: a [`Caller`] or an error.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jsonwebtoken::errors::ErrorKind;
@@ -218,10 +219,20 @@ fn verify(token: &str, keys: &[Key]) -> Result<Claims, AuthError> {
             Err(error) => return Err(invalid(error.kind())),
         }
     }
-    Err(failure.unwrap_or_else(|| match header.kid.filter(|_| is_known) {
-        Some(kid) => AuthError::Invalid(format!("the key `{kid}` is for another algorithm than {:?}", header.alg)),
-        None => AuthError::Invalid(format!("this server has no key for it by the algorithm {:?}", header.alg)),
-    }))
+    Err(failure.unwrap_or_else(|| no_key(keys, &header)))
+}
+
+/// Why no key may have signed a token.
+fn no_key(keys: &[Key], header: &Header) -> AuthError {
+    let name = header.kid.as_ref().filter(|_| keys.iter().any(|key| key.algorithm == header.alg));
+    AuthError::Invalid(match name {
+        Some(kid) => format!("this server has no key `{kid}` for {:?}", header.alg),
+        None => {
+            let accepted: BTreeSet<_> = keys.iter().map(|key| format!("{:?}", key.algorithm)).collect();
+            let accepted = accepted.into_iter().collect::<Vec<_>>().join(", ");
+            format!("it is signed by {:?}, and this server has keys for {accepted}", header.alg)
+        }
+    })
 }
 
 /// Why the library refuses a token.
