@@ -184,6 +184,9 @@ async fn of_two_servers_with_one_folder_only_the_first_repairs() {
     let second = Library::open(disk.0.path(), appending(), None);
     assert!(tokio::time::timeout(Duration::from_millis(200), second.changes().recv()).await.is_err());
     assert_eq!(disk.media("a"), "media");
+    // A background task holds its library, and so the lock of the folder.
+    first.inner.tasks.wait().await;
+    second.inner.tasks.wait().await;
     drop((first, second));
     let third = Library::open(disk.0.path(), appending(), None);
     assert_eq!(next(&mut third.changes()).await.state, FileState::Mended);
